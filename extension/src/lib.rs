@@ -1,0 +1,1 @@
+//! The Gardener side: discovery, onboarding, dispatch.

@@ -1,0 +1,1 @@
+//! The local landscape: real Kubernetes and Gardener components as processes.

@@ -1,0 +1,1 @@
+//! The storage engine: restic repository format v2 over blob stores.

@@ -1,0 +1,1 @@
+//! A token endpoint like Entra ID and a blob gateway before Azurite.
