@@ -1,0 +1,316 @@
+//! Long-running components: started once, recorded by identity, ended by exactly that identity.
+//!
+//! A record holds the process id and the kernel's start time for it, so a recycled id is never mistaken for ours. Between
+//! look and signal a pidfd holds the identity fast.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use crate::error::{Doing, Error, Result};
+use crate::wait::{self, Seen};
+
+/// Logs larger than this are moved aside when their component starts again.
+const LARGE_LOG: u64 = 16 << 20;
+/// As much of a log as an error shows.
+const TAIL_LINES: usize = 12;
+
+/// How a component is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    argv: Vec<OsString>,
+    environment: BTreeMap<String, OsString>,
+}
+
+impl Start {
+    pub(crate) fn new(program: impl AsRef<Path>) -> Self {
+        Self { argv: vec![program.as_ref().into()], environment: BTreeMap::new() }
+    }
+
+    pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.argv.push(argument.into());
+        self
+    }
+
+    pub(crate) fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.argv.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Starts the program through another one that ends in `exec`, such as `nsenter`.
+    pub(crate) fn through(mut self, argv: &[String]) -> Self {
+        self.argv.splice(0..0, argv.iter().map(OsString::from));
+        self
+    }
+}
+
+/// A process by an identity that the kernel never gives twice in one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Clock ticks between boot and the start of the process.
+    started: u64,
+    /// The kernel's id of the boot.
+    boot: String,
+}
+
+impl Identity {
+    /// The identity of the process that has this id now, if it has not ended.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (state, started) = state_and_start(&stat)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        (state != 'Z' && state != 'X').then(|| Self { pid, started, boot: boot.trim().to_owned() })
+    }
+
+    /// Whether this very process still runs.
+    pub(crate) fn alive(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    /// Sends a signal to this very process; does nothing when it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
+        let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+        if !self.alive() {
+            return Ok(());
+        }
+        match rustix::process::pidfd_send_signal(&handle, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(std::io::Error::from(error)).doing(|| format!("signal process {}", self.pid)),
+        }
+    }
+
+    /// Asks the process to end, and ends it when it has not after `grace`.
+    pub(crate) async fn end(&self, grace: Duration) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        if self.gone(grace.as_secs()).await.is_ok() {
+            return Ok(());
+        }
+        self.signal(Signal::KILL)?;
+        self.gone(10).await
+    }
+
+    async fn gone(&self, seconds: u64) -> Result<()> {
+        wait::until(&format!("the end of process {}", self.pid), seconds, || async {
+            Ok(if self.alive() { Seen::NotYet("still running".to_owned()) } else { Seen::Yes(()) })
+        })
+        .await
+    }
+}
+
+/// State letter and start time from `/proc/PID/stat`; the program's name in it may hold spaces and parentheses.
+fn state_and_start(stat: &str) -> Option<(char, u64)> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // proc(5): the state is field 3, the start time field 22.
+    let started = fields.nth(18)?.parse().ok()?;
+    Some((state, started))
+}
+
+/// The components of one landscape.
+#[derive(Debug, Clone)]
+pub(crate) struct Processes {
+    records: PathBuf,
+    logs: PathBuf,
+}
+
+impl Processes {
+    pub(crate) fn new(records: PathBuf, logs: PathBuf) -> Self {
+        Self { records, logs }
+    }
+
+    /// The component's process, when it runs.
+    pub(crate) fn running(&self, component: &str) -> Option<Identity> {
+        let text = fs::read(self.record(component)).ok()?;
+        let identity: Identity = serde_json::from_slice(&text).ok()?;
+        identity.alive().then_some(identity)
+    }
+
+    /// Starts the component unless it runs.
+    pub(crate) fn ensure(&self, component: &str, start: &Start) -> Result<Identity> {
+        if let Some(identity) = self.running(component) {
+            return Ok(identity);
+        }
+        for folder in [&self.records, &self.logs] {
+            fs::create_dir_all(folder).doing(|| format!("create {}", folder.display()))?;
+        }
+        let log = self.open_log(component)?;
+        let errors = log.try_clone().doing(|| format!("open the log of {component}"))?;
+        // A session of its own: a signal meant for the terminal's programs does not reach it.
+        let child = Command::new("setsid")
+            .args(&start.argv)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
+            .envs(&start.environment)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .doing(|| format!("start {component}"))?;
+        let pid = child.id().unwrap_or_default() as i32;
+        let identity = Identity::of(pid).ok_or_else(|| self.failure(component, "ended at once"))?;
+        let record = self.record(component);
+        let text = serde_json::to_vec(&identity).unwrap_or_default();
+        fs::write(&record, text).doing(|| format!("write {}", record.display()))?;
+        Ok(identity)
+    }
+
+    /// Ends the component if it runs, and forgets it.
+    pub(crate) async fn stop(&self, component: &str, grace: Duration) -> Result<()> {
+        if let Some(identity) = self.running(component) {
+            identity.end(grace).await?;
+        }
+        let record = self.record(component);
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).doing(|| format!("remove {}", record.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Names of all components that were started and not stopped.
+    pub(crate) fn recorded(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.records) else { return Vec::new() };
+        let mut names: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The component's log.
+    pub(crate) fn log(&self, component: &str) -> PathBuf {
+        self.logs.join(format!("{component}.log"))
+    }
+
+    /// An error that shows the end of the component's log.
+    pub(crate) fn failure(&self, component: &str, reason: &str) -> Error {
+        let log = self.log(component);
+        Error::Component { component: component.to_owned(), reason: reason.to_owned(), tail: tail(&log), log }
+    }
+
+    /// Waits for `ready` to hold while the component runs; its end or the deadline is an error with the log's end.
+    pub(crate) async fn ready<F>(&self, component: &str, seconds: u64, mut ready: impl FnMut() -> F) -> Result<()>
+    where
+        F: Future<Output = Option<String>>,
+    {
+        let outcome = wait::until(&format!("readiness of {component}"), seconds, || {
+            let running = self.running(component).is_some();
+            let look = ready();
+            async move {
+                if !running {
+                    return Err(self.failure(component, "ended"));
+                }
+                Ok(look.await.map_or(Seen::Yes(()), Seen::NotYet))
+            }
+        })
+        .await;
+        match outcome {
+            Err(Error::Timeout { last, .. }) => {
+                let seen = last.map(|last| format!(" ({last})")).unwrap_or_default();
+                Err(self.failure(component, &format!("was not ready within {seconds} s{seen}")))
+            }
+            other => other,
+        }
+    }
+
+    fn record(&self, component: &str) -> PathBuf {
+        self.records.join(format!("{component}.json"))
+    }
+
+    fn open_log(&self, component: &str) -> Result<File> {
+        let path = self.log(component);
+        if fs::metadata(&path).is_ok_and(|log| log.len() > LARGE_LOG) {
+            let aside = path.with_extension("log.old");
+            fs::rename(&path, &aside).doing(|| format!("move {} aside", path.display()))?;
+        }
+        OpenOptions::new().create(true).append(true).open(&path).doing(|| format!("open {}", path.display()))
+    }
+}
+
+/// The last lines of a log, read from its end.
+fn tail(log: &Path) -> String {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(8 << 10)))?;
+        let mut bytes = Vec::new();
+        file.take(8 << 10).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processes(folder: &Path) -> Processes {
+        Processes::new(folder.join("processes"), folder.join("logs"))
+    }
+
+    #[test]
+    fn a_program_name_with_parentheses_does_not_move_the_fields() {
+        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
+        assert_eq!(Some(('S', 987_654)), state_and_start(stat));
+    }
+
+    #[tokio::test]
+    async fn a_component_is_started_once_and_ended_by_its_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let processes = processes(folder.path());
+        let start = Start::new("sleep").arg("600");
+        let first = processes.ensure("sleeper", &start).unwrap();
+        assert_eq!(first, processes.ensure("sleeper", &start).unwrap());
+        processes.stop("sleeper", Duration::from_secs(5)).await.unwrap();
+        assert!(!first.alive());
+        assert!(processes.recorded().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_recycled_process_id_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let processes = processes(folder.path());
+        let sleeper = processes.ensure("sleeper", &Start::new("sleep").arg("600")).unwrap();
+        let earlier = Identity { started: sleeper.started - 1, ..sleeper.clone() };
+        earlier.end(Duration::from_secs(1)).await.unwrap();
+        assert!(sleeper.alive(), "a process of the same id and another start time was ended");
+        processes.stop("sleeper", Duration::from_secs(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_component_that_ends_shows_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let processes = processes(folder.path());
+        let start = Start::new("sh").args(["-c", "echo no such flag; sleep 0.2; exit 3"]);
+        processes.ensure("broken", &start).unwrap();
+        let error = processes
+            .ready("broken", 20, || async { Some("not listening".to_owned()) })
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("no such flag"), "{error}");
+        assert!(error.to_string().contains("broken.log"), "{error}");
+    }
+}
