@@ -95,6 +95,8 @@ pub enum ApplicationClusterPhase {
 pub mod condition {
     /// Summary of the others, for people.
     pub const READY: &str = "Ready";
+    /// Something opts the cluster in. Its reason tells a cluster that came back (`Remanaged`) from one that never left.
+    pub const MANAGED: &str = "Managed";
     /// The Shoot is created, awake, has workers and its API server is available.
     pub const SHOOT_READY: &str = "ShootReady";
     /// The cluster's API server answers us.
@@ -121,7 +123,7 @@ pub struct ApplicationClusterStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default)]
     pub conditions: Vec<Condition>,
-    /// How it was found: `Annotation`, `Extension`, `Discovery/<name>`, `Manual`.
+    /// How it was found: `Annotation`, `Extension`, `Discovery/<name>`, `AutoEnabled`, `Manual`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
     /// UID of the Shoot when it was taken in. A Shoot of the same name with another UID is another cluster.

@@ -45,17 +45,10 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
 pub fn format(duration: Duration) -> String {
     let total = duration.as_secs();
     let (hours, minutes, seconds) = (total / 3600, total % 3600 / 60, total % 60);
-    let mut text = String::new();
-    if hours > 0 {
-        text.push_str(&format!("{hours}h"));
-    }
-    if minutes > 0 {
-        text.push_str(&format!("{minutes}m"));
-    }
-    if seconds > 0 || text.is_empty() {
-        text.push_str(&format!("{seconds}s"));
-    }
-    text
+    let parts = [(hours, 'h'), (minutes, 'm'), (seconds, 's')];
+    let text = parts.iter().filter(|(number, _)| *number > 0).map(|(number, unit)| format!("{number}{unit}"));
+    let text = text.collect::<String>();
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 #[cfg(test)]

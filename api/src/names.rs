@@ -19,6 +19,12 @@ pub const ANNOTATION_ORIGIN_GENERATION: &str = "shootbackup.extensions.gardener.
 pub const ANNOTATION_AGENT_VERSION: &str = "shootbackup.extensions.gardener.cloud/agent-version";
 /// Annotation of the agent's namespace: digest of the manifests that were delivered last.
 pub const ANNOTATION_DELIVERED: &str = "shootbackup.extensions.gardener.cloud/delivered-digest";
+/// Annotation of a mirrored object: UID of the `ApplicationCluster` in the garden through which it came. A cluster may be
+/// known to several projects or gardens: each looks after its own mirrors only.
+pub const ANNOTATION_ORIGIN_CLUSTER: &str = "shootbackup.extensions.gardener.cloud/origin-cluster";
+/// Annotation of an `ApplicationCluster`: the `BackupLocation` that the discovery that found it associates it with, on
+/// top of the locations that select it.
+pub const ANNOTATION_LOCATION: &str = "shootbackup.extensions.gardener.cloud/location";
 /// Label of everything that the mover Jobs of one operation own: UID of the `Backup` or `Restore`.
 pub const LABEL_OPERATION_UID: &str = "shootbackup.extensions.gardener.cloud/operation-uid";
 /// Label and annotation value `managed-by` of everything that we create.

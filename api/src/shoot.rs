@@ -156,6 +156,8 @@ pub enum FoundBy {
     Extension,
     /// By a `ClusterDiscovery` of this name.
     Discovery(String),
+    /// By the landscape, which takes in every Shoot that does not opt out.
+    AutoEnabled,
 }
 
 impl std::fmt::Display for FoundBy {
@@ -164,6 +166,7 @@ impl std::fmt::Display for FoundBy {
             Self::Annotation => formatter.write_str("Annotation"),
             Self::Extension => formatter.write_str("Extension"),
             Self::Discovery(name) => write!(formatter, "Discovery/{name}"),
+            Self::AutoEnabled => formatter.write_str("AutoEnabled"),
         }
     }
 }

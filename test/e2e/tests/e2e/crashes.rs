@@ -1,0 +1,162 @@
+//! Killed in the middle, an agent and the garden side carry on or fail visibly, and leave nothing behind.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use shoot_backup_api::{Backup, OperationPhase, Restore};
+use shoot_backup_azure_emulator::{Fault, FaultKind, Operation};
+use shoot_backup_e2e::product;
+use shoot_backup_e2e::wait::{Seen, until};
+use shoot_backup_landscape::Cluster;
+
+use crate::world::{World, test};
+
+/// Makes each upload (download) below a location's folder slow, so that there is a middle to be killed in.
+async fn slow(world: &World, operation: Operation, location: &str) -> Result<()> {
+    let fault =
+        Fault::new(FaultKind::Delay { milliseconds: 700 }).on(operation).path_contains(&format!("/{location}/"));
+    world.azure.add_fault(&fault.always()).await?;
+    Ok(())
+}
+
+async fn backup_runs(world: &World, name: &str) -> Result<()> {
+    world
+        .project
+        .wait_for(name, "has begun its volumes", Duration::from_secs(60), |backup: &Backup| {
+            let status = backup.status.as_ref()?;
+            (status.phase == OperationPhase::InProgress && status.progress.volumes_total > 0).then_some(())
+        })
+        .await
+}
+
+async fn restore_runs(world: &World, name: &str) -> Result<()> {
+    world
+        .project
+        .wait_for(name, "is in progress", Duration::from_secs(60), |restore: &Restore| {
+            let status = restore.status.as_ref()?;
+            (status.phase == OperationPhase::InProgress && status.progress.volumes_total > 0).then_some(())
+        })
+        .await
+}
+
+/// Neither a Job nor a claim nor a volume of ours is left.
+async fn nothing_is_left(world: &World, cluster: Cluster) -> Result<()> {
+    let kubectl = world.kubectl(cluster);
+    until("no mover Job, claim or twin volume is left", Duration::from_secs(60), || async {
+        let namespaced = kubectl.run(&["get", "jobs,pvc", "-n", "shoot-backup", "-o", "name"]).await?;
+        let volumes = kubectl.run(&["get", "pv", "-o", "name"]).await?;
+        let twins = volumes.lines().filter(|name| name.contains("/shoot-backup-")).collect::<Vec<_>>();
+        let clean = namespaced.trim().is_empty() && twins.is_empty();
+        Ok(if clean { Seen::Done(()) } else { Seen::NotYet(format!("{namespaced} {twins:?}")) })
+    })
+    .await
+}
+
+async fn files(world: &World, namespace: &str) -> Result<std::collections::BTreeMap<String, String>> {
+    let shop = shoot_backup_e2e::application::Shop::new(&world.landscape, Cluster::Alpha, namespace);
+    shop.files(&world.landscape, "data").await
+}
+
+#[test]
+fn an_agent_that_is_killed_in_a_backup_and_in_a_restore_carries_on() {
+    test(|world| async {
+        let _alpha = world.calm["alpha"].write().await;
+        let name = "agent-killed";
+        world.location(name, &["alpha"]).await?;
+        world.small_application(Cluster::Alpha, name).await?;
+        let before = files(world, name).await?;
+        slow(world, Operation::PutBlob, name).await?;
+        world.project.back_up(name, "alpha", name, &[name]).await?;
+        backup_runs(world, name).await?;
+        world
+            .landscape
+            .kill_container(Cluster::Alpha, "shoot-backup", "app.kubernetes.io/name=shoot-backup-agent")
+            .await?;
+        let backup = world.project.backup_completed(name).await?;
+        let attempts = backup.status.context("no status")?.attempts;
+        ensure!(attempts >= 2, "the backup was not begun again: {attempts} attempts");
+        nothing_is_left(world, Cluster::Alpha).await?;
+
+        world.delete_namespace(Cluster::Alpha, name).await?;
+        slow(world, Operation::GetBlob, name).await?;
+        world.project.create::<Restore>(name, json!({"backup": name, "cluster": "alpha"})).await?;
+        restore_runs(world, name).await?;
+        world
+            .landscape
+            .kill_container(Cluster::Alpha, "shoot-backup", "app.kubernetes.io/name=shoot-backup-agent")
+            .await?;
+        world.project.restore_completed(name).await?;
+        ensure!(files(world, name).await? == before, "restored files differ");
+        nothing_is_left(world, Cluster::Alpha).await?;
+        world.delete_namespace(Cluster::Alpha, name).await
+    });
+}
+
+#[test]
+fn a_garden_side_that_is_killed_in_a_backup_and_in_a_restore_is_not_missed() {
+    test(|world| async {
+        let (_alpha, _garden) = (world.calm["alpha"].read().await, world.garden_calm.write().await);
+        let name = "garden-killed";
+        let selector = "app.kubernetes.io/name=shoot-backup-garden";
+        world.location(name, &["alpha"]).await?;
+        world.small_application(Cluster::Alpha, name).await?;
+        let before = files(world, name).await?;
+        slow(world, Operation::PutBlob, name).await?;
+        world.project.back_up(name, "alpha", name, &[name]).await?;
+        backup_runs(world, name).await?;
+        world.landscape.kill_container(Cluster::Seed, product::NAMESPACE, selector).await?;
+        world.project.backup_completed(name).await?;
+
+        world.delete_namespace(Cluster::Alpha, name).await?;
+        slow(world, Operation::GetBlob, name).await?;
+        world.project.create::<Restore>(name, json!({"backup": name, "cluster": "alpha"})).await?;
+        restore_runs(world, name).await?;
+        world.landscape.kill_container(Cluster::Seed, product::NAMESPACE, selector).await?;
+        world.project.restore_completed(name).await?;
+        ensure!(files(world, name).await? == before, "restored files differ");
+        world.delete_namespace(Cluster::Alpha, name).await
+    });
+}
+
+#[test]
+fn a_backup_goes_on_while_the_api_servers_of_garden_and_shoot_restart() {
+    test(|world| async {
+        let (_alpha, _garden) = (world.calm["alpha"].write().await, world.garden_calm.write().await);
+        let name = "restarted";
+        world.location(name, &["alpha"]).await?;
+        world.small_application(Cluster::Alpha, name).await?;
+        slow(world, Operation::PutBlob, name).await?;
+        world.project.back_up(name, "alpha", name, &[name]).await?;
+        backup_runs(world, name).await?;
+        for cluster in [Cluster::Alpha, Cluster::Garden] {
+            world.landscape.stop_apiserver(cluster).await?;
+            world.landscape.start_apiserver(cluster).await?;
+        }
+        world.project.backup_completed(name).await?;
+        world.delete_namespace(Cluster::Alpha, name).await
+    });
+}
+
+#[test]
+fn a_backup_that_is_cancelled_ends_soon_and_leaves_nothing() {
+    test(|world| async {
+        let _alpha = world.calm["alpha"].write().await;
+        let name = "cancelled";
+        world.location(name, &["alpha"]).await?;
+        world.small_application(Cluster::Alpha, name).await?;
+        slow(world, Operation::PutBlob, name).await?;
+        world.project.back_up(name, "alpha", name, &[name]).await?;
+        backup_runs(world, name).await?;
+        world.project.request::<Backup>(name, "cancel").await?;
+        let backup = world.project.backup_ended(name).await?;
+        let status = backup.status.context("no status")?;
+        ensure!(status.phase == OperationPhase::Cancelled, "the backup is {}", status.phase);
+        nothing_is_left(world, Cluster::Alpha).await?;
+        // A backup without its manifest does not exist.
+        let azure = world.landscape.azure();
+        let blobs = world.azure.blobs(&azure.container, &format!("{name}/")).await?;
+        ensure!(!blobs.iter().any(|blob| blob.name.contains("/backups/")), "a cancelled backup has a manifest");
+        world.delete_namespace(Cluster::Alpha, name).await
+    });
+}
