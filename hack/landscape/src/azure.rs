@@ -67,7 +67,7 @@ pub(crate) async fn ensure(context: &Context) -> Result<()> {
         .arg("-l")
         .arg(context.place.state.join("azurite"))
         .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{}", context.settings.account_key));
-    context.processes.ensure(AZURITE, &start)?;
+    context.processes.ensure(AZURITE, &start).await?;
     let own = format!("https://127.0.0.1:{port}");
     context
         .processes
@@ -89,7 +89,7 @@ pub(crate) async fn ensure(context: &Context) -> Result<()> {
         .arg(context.authority())
         .arg("--state")
         .arg(context.place.state.join("azure.json"));
-    context.processes.ensure(EMULATOR, &start)?;
+    context.processes.ensure(EMULATOR, &start).await?;
     let health = format!("{}/healthz", azure.admin_url);
     context.processes.ready(EMULATOR, 60, || crate::http::not_ready(&context.http, &health)).await?;
     let identity = json!({"tenantID": azure.tenant_id, "name": "landscape"});

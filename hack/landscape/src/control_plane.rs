@@ -100,7 +100,7 @@ pub(crate) async fn ensure_etcd(context: &Context) -> Result<()> {
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("landscape={peer}")]);
-    context.processes.ensure("etcd", &start)?;
+    context.processes.ensure("etcd", &start).await?;
     let health = format!("{client}/health");
     context.processes.ready("etcd", 60, || crate::http::not_ready(&context.http, &health)).await
 }
@@ -109,7 +109,7 @@ pub(crate) async fn ensure_etcd(context: &Context) -> Result<()> {
 pub(crate) async fn ensure_apiserver(context: &Context, cluster: Cluster, issuers: &Issuers) -> Result<Client> {
     let credentials = Credentials::ensure(context, cluster)?;
     let component = apiserver(cluster);
-    context.processes.ensure(&component, &apiserver_start(context, cluster, issuers, &credentials))?;
+    context.processes.ensure(&component, &apiserver_start(context, cluster, issuers, &credentials)).await?;
     let client = kubeconfig::client(&context.place.kubeconfig(cluster)).await?;
     context
         .processes
@@ -186,14 +186,16 @@ fn apiserver_start(context: &Context, cluster: Cluster, issuers: &Issuers, crede
 }
 
 /// Starts what makes the API come alive: controllers, and a scheduler where there is something to schedule.
-pub(crate) fn ensure_controllers(context: &Context, cluster: Cluster) -> Result<()> {
+pub(crate) async fn ensure_controllers(context: &Context, cluster: Cluster) -> Result<()> {
     let kubeconfig = context.place.kubeconfig(cluster);
     let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
     // A garden has no pods: what namespaces, accounts and references need is enough.
     let controllers = if cluster.has_node() {
-        "*,-bootstrapsigner,-tokencleaner,-nodeipam,-cloud-node-lifecycle,-service-lb-controller,-node-route-controller"
+        "*,-bootstrap-signer-controller,-token-cleaner-controller,-node-ipam-controller,-cloud-node-lifecycle-controller,\
+         -service-lb-controller,-node-route-controller"
     } else {
-        "namespace,serviceaccount,serviceaccount-token,garbagecollector,clusterrole-aggregation,resourcequota,root-ca-certificate-publisher"
+        "namespace-controller,serviceaccount-controller,serviceaccount-token-controller,garbage-collector-controller,\
+         clusterrole-aggregation-controller,resourcequota-controller,root-ca-certificate-publisher-controller"
     };
     let signer = context.pki.pair(&format!("{cluster}-client-ca"));
     let start = Start::new(context.programs.kubernetes("kube-controller-manager"))
@@ -213,13 +215,13 @@ pub(crate) fn ensure_controllers(context: &Context, cluster: Cluster) -> Result<
         // Failed and finished pods go early, so that a landscape stays small.
         .arg("--terminated-pod-gc-threshold=200")
         .env("GOMAXPROCS", "1");
-    context.processes.ensure(&controller_manager(cluster), &start)?;
+    context.processes.ensure(&controller_manager(cluster), &start).await?;
     if cluster.has_node() {
         let start = Start::new(context.programs.kubernetes("kube-scheduler"))
             .arg(kubeconfig.as_str())
             .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"])
             .env("GOMAXPROCS", "1");
-        context.processes.ensure(&scheduler(cluster), &start)?;
+        context.processes.ensure(&scheduler(cluster), &start).await?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub const FOREIGN_SHOOT: &str = "omega";
 pub(crate) async fn ensure(context: &Context) -> Result<()> {
     let cluster = Cluster::ForeignGarden;
     let client = up::apiserver(context, cluster).await?;
-    control_plane::ensure_controllers(context, cluster)?;
+    control_plane::ensure_controllers(context, cluster).await?;
     garden::ensure(context, cluster, &client).await?;
     objects::create_all(&client, &garden_content::projects(&context.slot.discovery_host())).await?;
     objects::create_all(&client, &garden_content::infrastructure()).await?;

@@ -52,7 +52,7 @@ pub(crate) async fn ensure(context: &Context, cluster: Cluster, client: &Client)
         .arg(format!("--workload-identity-token-issuer={}/garden/workload-identity/issuer", context.slot.discovery()))
         .arg(format!("--workload-identity-signing-key-file={}", token_key.display()))
         .env("GOMAXPROCS", "2");
-    context.processes.ensure(&component, &start)?;
+    context.processes.ensure(&component, &start).await?;
     let health = format!("https://localhost:{port}/healthz");
     context.processes.ready(&component, 120, || crate::http::not_ready(&context.http, &health)).await?;
     objects::create_all(client, &aggregation(&read(&context.authority())?, port)).await?;

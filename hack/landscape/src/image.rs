@@ -82,16 +82,19 @@ pub(crate) struct Archive {
 /// Builds the image's archive in `folder`.
 pub(crate) async fn build(image: Image, folder: &Path) -> Result<Archive> {
     fs::create_dir_all(folder).doing(|| format!("create {}", folder.display()))?;
+    let path = folder.join(format!("{}.tar", image.name()));
+    let original = image.program().map_or_else(|| Ok(PathBuf::from(BUSYBOX)), own_program)?;
+    if let Some(digest) = fresh(&path, &original) {
+        return Ok(Archive { image, path, digest });
+    }
     let (content, config) = match image.program() {
         Some(program) => {
             let stripped = folder.join(program);
-            let original = own_program(program)?;
             command::run(&["strip", "-o", &stripped.to_string_lossy(), &original.to_string_lossy()]).await?;
             (program_content(program, &stripped, &libraries(&original).await?), program_config(program))
         }
         None => (busybox_content(&busybox_applets().await?), busybox_config(image)),
     };
-    let path = folder.join(format!("{}.tar", image.name()));
     let archive = path.clone();
     let reference = image.reference();
     let digest = tokio::task::spawn_blocking(move || assemble(&content, &config, reference, &archive))
@@ -100,6 +103,14 @@ pub(crate) async fn build(image: Image, folder: &Path) -> Result<Archive> {
         .and_then(|outcome| outcome)
         .doing(|| format!("build image {reference}"))?;
     Ok(Archive { image, path, digest })
+}
+
+/// Digest of an archive that is newer than all that it is made from, this program included.
+fn fresh(archive: &Path, original: &Path) -> Option<String> {
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let (built, running) = (modified(archive)?, std::env::current_exe().ok()?);
+    let newer = built > modified(original)? && built > modified(&running)?;
+    if newer { recorded_digest(archive).ok() } else { None }
 }
 
 /// One path of an image.
@@ -328,7 +339,7 @@ impl<W: Write> Write for Hashing<W> {
 }
 
 /// The digest recorded in an archive's index; archives are trusted, they are our own.
-pub(crate) fn recorded_digest(archive: &Path) -> io::Result<String> {
+fn recorded_digest(archive: &Path) -> io::Result<String> {
     let mut archive = tar::Archive::new(BufReader::new(File::open(archive)?));
     for entry in archive.entries()? {
         let mut entry = entry?;

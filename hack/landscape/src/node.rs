@@ -84,7 +84,7 @@ pub(crate) async fn ensure_runtime(context: &Context, cluster: Cluster, images: 
     write(&place.data.join("containerd.toml"), node_config::containerd(&place))?;
     write(&place.data.join("cni/10-bridge.conflist"), node_config::cni(&context.slot.pods(cluster)))?;
     let start = Start::new("/usr/bin/containerd").arg("--config").arg(place.data.join("containerd.toml"));
-    context.processes.ensure(&containerd(cluster), &inside(context, cluster, start)?)?;
+    context.processes.ensure(&containerd(cluster), &inside(context, cluster, start)?).await?;
     let socket = place.socket().to_string_lossy().into_owned();
     context
         .processes
@@ -126,11 +126,11 @@ pub(crate) async fn ensure_agents(context: &Context, cluster: Cluster) -> Result
         .arg("--node-labels=worker.gardener.cloud/pool=worker,topology.kubernetes.io/region=local,topology.kubernetes.io/zone=local-1")
         .arg("--runtime-cgroups=/")
         .env("GOMAXPROCS", "2");
-    context.processes.ensure(&kubelet(cluster), &inside(context, cluster, start)?)?;
+    context.processes.ensure(&kubelet(cluster), &inside(context, cluster, start)?).await?;
     let start = Start::new(context.programs.kubernetes("kube-proxy"))
         .arg(format!("--config={}", proxy_config.display()))
         .env("GOMAXPROCS", "1");
-    context.processes.ensure(&kube_proxy(cluster), &inside(context, cluster, start)?)?;
+    context.processes.ensure(&kube_proxy(cluster), &inside(context, cluster, start)?).await?;
     Ok(())
 }
 
@@ -212,7 +212,7 @@ async fn start_anchor(context: &Context, cluster: Cluster, place: &NodePlace) ->
         .args(["--mount", "--propagation", "private", "--", "sh", "-c", script, "anchor"])
         .arg(&place.data)
         .arg(&place.run);
-    context.processes.ensure(&anchor(cluster), &start)?;
+    context.processes.ensure(&anchor(cluster), &start).await?;
     context
         .processes
         .ready(&anchor(cluster), 20, || {

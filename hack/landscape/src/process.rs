@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use crate::error::{Doing, Error, Result};
 use crate::wait::{self, Seen};
 
+/// How long a component may take to end before it is started anew.
+const RESTART_GRACE: Duration = Duration::from_secs(5);
 /// Logs larger than this are moved aside when their component starts again.
 const LARGE_LOG: u64 = 16 << 20;
 /// As much of a log as an error shows.
@@ -25,13 +28,21 @@ const TAIL_LINES: usize = 12;
 /// How a component is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Start {
+    program: PathBuf,
     argv: Vec<OsString>,
     environment: BTreeMap<String, OsString>,
 }
 
 impl Start {
     pub(crate) fn new(program: impl AsRef<Path>) -> Self {
-        Self { argv: vec![program.as_ref().into()], environment: BTreeMap::new() }
+        let program = program.as_ref().to_owned();
+        Self { argv: vec![program.clone().into()], program, environment: BTreeMap::new() }
+    }
+
+    /// Differs when the arguments, the environment or the program itself do.
+    fn fingerprint(&self) -> String {
+        let built = fs::metadata(&self.program).and_then(|file| file.modified()).ok();
+        hex::encode(Sha256::digest(format!("{:?} {:?} {built:?}", self.argv, self.environment)))
     }
 
     pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Self {
@@ -121,6 +132,14 @@ fn state_and_start(stat: &str) -> Option<(char, u64)> {
     Some((state, started))
 }
 
+/// What is remembered of a component that was started.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    identity: Identity,
+    fingerprint: String,
+}
+
 /// The components of one landscape.
 #[derive(Debug, Clone)]
 pub(crate) struct Processes {
@@ -135,15 +154,23 @@ impl Processes {
 
     /// The component's process, when it runs.
     pub(crate) fn running(&self, component: &str) -> Option<Identity> {
-        let text = fs::read(self.record(component)).ok()?;
-        let identity: Identity = serde_json::from_slice(&text).ok()?;
-        identity.alive().then_some(identity)
+        self.running_record(component).map(|record| record.identity)
     }
 
-    /// Starts the component unless it runs.
-    pub(crate) fn ensure(&self, component: &str, start: &Start) -> Result<Identity> {
-        if let Some(identity) = self.running(component) {
-            return Ok(identity);
+    fn running_record(&self, component: &str) -> Option<Record> {
+        let text = fs::read(self.record(component)).ok()?;
+        let record: Record = serde_json::from_slice(&text).ok()?;
+        record.identity.alive().then_some(record)
+    }
+
+    /// Starts the component unless it runs; starts it anew when it was started otherwise or from another build.
+    pub(crate) async fn ensure(&self, component: &str, start: &Start) -> Result<Identity> {
+        let fingerprint = start.fingerprint();
+        if let Some(record) = self.running_record(component) {
+            if record.fingerprint == fingerprint {
+                return Ok(record.identity);
+            }
+            self.stop(component, RESTART_GRACE).await?;
         }
         for folder in [&self.records, &self.logs] {
             fs::create_dir_all(folder).doing(|| format!("create {}", folder.display()))?;
@@ -165,10 +192,11 @@ impl Processes {
             .doing(|| format!("start {component}"))?;
         let pid = child.id().unwrap_or_default() as i32;
         let identity = Identity::of(pid).ok_or_else(|| self.failure(component, "ended at once"))?;
-        let record = self.record(component);
-        let text = serde_json::to_vec(&identity).unwrap_or_default();
-        fs::write(&record, text).doing(|| format!("write {}", record.display()))?;
-        Ok(identity)
+        let path = self.record(component);
+        let record = Record { identity, fingerprint };
+        let text = serde_json::to_vec(&record).unwrap_or_default();
+        fs::write(&path, text).doing(|| format!("write {}", path.display()))?;
+        Ok(record.identity)
     }
 
     /// Ends the component if it runs, and forgets it.
@@ -282,18 +310,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let processes = processes(folder.path());
         let start = Start::new("sleep").arg("600");
-        let first = processes.ensure("sleeper", &start).unwrap();
-        assert_eq!(first, processes.ensure("sleeper", &start).unwrap());
+        let first = processes.ensure("sleeper", &start).await.unwrap();
+        assert_eq!(first, processes.ensure("sleeper", &start).await.unwrap());
         processes.stop("sleeper", Duration::from_secs(5)).await.unwrap();
         assert!(!first.alive());
         assert!(processes.recorded().is_empty());
     }
 
     #[tokio::test]
+    async fn a_component_with_other_arguments_is_started_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let processes = processes(folder.path());
+        let first = processes.ensure("sleeper", &Start::new("sleep").arg("600")).await.unwrap();
+        let second = processes.ensure("sleeper", &Start::new("sleep").arg("601")).await.unwrap();
+        assert!(!first.alive());
+        assert!(second.alive());
+        processes.stop("sleeper", Duration::from_secs(5)).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_recycled_process_id_is_not_ours() {
         let folder = tempfile::tempdir().unwrap();
         let processes = processes(folder.path());
-        let sleeper = processes.ensure("sleeper", &Start::new("sleep").arg("600")).unwrap();
+        let sleeper = processes.ensure("sleeper", &Start::new("sleep").arg("600")).await.unwrap();
         let earlier = Identity { started: sleeper.started - 1, ..sleeper.clone() };
         earlier.end(Duration::from_secs(1)).await.unwrap();
         assert!(sleeper.alive(), "a process of the same id and another start time was ended");
@@ -305,7 +344,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let processes = processes(folder.path());
         let start = Start::new("sh").args(["-c", "echo no such flag; sleep 0.2; exit 3"]);
-        processes.ensure("broken", &start).unwrap();
+        processes.ensure("broken", &start).await.unwrap();
         let error = processes
             .ready("broken", 20, || async { Some("not listening".to_owned()) })
             .await

@@ -53,6 +53,12 @@ pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
     };
     tokio::try_join!(azure, standalone, gardened)?;
     step(progress, "Shoots' status true", shoots_true(&context)).await?;
+    // Some components are not waited for: what serves nothing can only be seen to run.
+    for component in context.processes.recorded() {
+        if context.processes.running(&component).is_none() {
+            return Err(context.processes.failure(&component, "ended"));
+        }
+    }
     Ok(context)
 }
 
@@ -101,19 +107,21 @@ pub(crate) async fn apiserver(context: &Context, cluster: Cluster) -> Result<Cli
 /// The garden with its content, and the stand-in that keeps it true.
 async fn garden(context: &Context) -> Result<()> {
     let client = apiserver(context, Cluster::Garden).await?;
-    control_plane::ensure_controllers(context, Cluster::Garden)?;
+    control_plane::ensure_controllers(context, Cluster::Garden).await?;
     garden::ensure(context, Cluster::Garden, &client).await?;
     objects::create_all(&client, &garden_content::projects(&context.slot.discovery_host())).await?;
     objects::create_all(&client, &garden_content::infrastructure()).await?;
     for cluster in Cluster::ALL.into_iter().filter(|cluster| cluster.is_shoot()) {
         let shoot = garden_content::shoot(PROJECT, cluster.name(), cluster == Cluster::Gamma);
         objects::create(&client, &shoot).await?;
+        // Also of the one that sleeps: Gardener keeps a hibernated Shoot's authorities in the garden.
+        control_plane::Credentials::ensure(context, cluster)?;
     }
     let start = Start::new(crate::place::own_program("landscape")?)
         .args(["--name", &context.name, "stand-in"])
         .env("SHOOT_BACKUP_STATE", context.place.state.parent().unwrap_or(Path::new("/")))
         .env("SHOOT_BACKUP_CHECKOUT", &context.place.checkout);
-    context.processes.ensure(stand_in::COMPONENT, &start)?;
+    context.processes.ensure(stand_in::COMPONENT, &start).await?;
     Ok(())
 }
 
@@ -139,7 +147,7 @@ async fn woken(context: &Context, images: &[Archive]) -> Result<()> {
 async fn cluster_with_node(context: &Context, cluster: Cluster, images: &[Archive]) -> Result<()> {
     let control_plane = async {
         let client = apiserver(context, cluster).await?;
-        control_plane::ensure_controllers(context, cluster)?;
+        control_plane::ensure_controllers(context, cluster).await?;
         Ok(client)
     };
     let (client, ()) = tokio::try_join!(control_plane, node::ensure_runtime(context, cluster, images))?;

@@ -22,6 +22,7 @@ pub const BACKED_BY: &str = "landscape.shoot-backup/backed-by";
 
 /// Shoot annotation by which its owner asks for a public issuer; it cannot be taken back.
 const ISSUER: &str = "authentication.gardener.cloud/issuer";
+const STATUS: &str = "shoot.gardener.cloud/status";
 /// Shoots looked at in one round; a landscape has a handful.
 const MOST: u32 = 200;
 
@@ -85,7 +86,9 @@ impl Shoot<'_> {
         {
             documents.publish(&facts.issuer, client).await?;
         }
-        self.write_status(&status::desired(&facts)).await
+        let desired = status::desired(&facts);
+        self.write_status(&desired).await?;
+        self.label(status::label(&desired)).await
     }
 
     /// The cluster behind the Shoot.
@@ -137,6 +140,19 @@ impl Shoot<'_> {
             .patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&json!({"status": desired})))
             .await
             .doing(|| format!("write the status of Shoot {}/{}", self.namespace, self.name))?;
+        Ok(())
+    }
+
+    /// The label by which people select healthy Shoots.
+    async fn label(&self, value: &str) -> Result<()> {
+        if self.object.metadata.labels.as_ref().and_then(|labels| labels.get(STATUS)).is_some_and(|label| label == value) {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"labels": {STATUS: value}}});
+        self.api
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .doing(|| format!("label Shoot {}/{}", self.namespace, self.name))?;
         Ok(())
     }
 

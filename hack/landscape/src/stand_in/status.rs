@@ -50,10 +50,22 @@ pub(super) fn desired(facts: &Facts) -> Value {
     status["conditions"] = json!([
         condition(facts, "APIServerAvailable", up(api, "HealthzRequest", "API server /healthz endpoint responded with success status code.", "API server does not answer.")),
         condition(facts, "ControlPlaneHealthy", up(api, "ControlPlane", "All control plane components are healthy.", "The control plane does not run.")),
+        condition(facts, "ObservabilityComponentsHealthy", up(api, "ObservabilityComponents", "All observability components are healthy.", "The control plane does not run.")),
         condition(facts, "EveryNodeReady", up(api && facts.nodes_ready, "EveryNode", "All nodes are ready.", "Not all nodes are ready.")),
         condition(facts, "SystemComponentsHealthy", up(api && facts.nodes_ready, "SystemComponents", "All system components are healthy.", "Not all system components are healthy.")),
     ]);
     status
+}
+
+/// The value of label `shoot.gardener.cloud/status` that goes with a status.
+pub(super) fn label(status: &Value) -> &'static str {
+    let conditions = status["conditions"].as_array();
+    match conditions {
+        None => "unknown",
+        Some(conditions) if conditions.iter().any(|condition| condition["status"] != "True") => "unhealthy",
+        Some(_) if status["lastOperation"]["state"] != "Succeeded" => "progressing",
+        Some(_) => "healthy",
+    }
 }
 
 /// The status of a Shoot that nothing stands behind: its creation never ends.
@@ -175,7 +187,7 @@ mod tests {
         let status = desired(&facts());
         assert_eq!(status["lastOperation"]["state"], "Succeeded");
         assert_eq!(status["hibernated"], false);
-        assert_eq!(conditions(&status), ["True"; 4]);
+        assert_eq!(conditions(&status), ["True"; 5]);
     }
 
     #[test]
@@ -183,7 +195,7 @@ mod tests {
         let status = desired(&Facts { asked_to_hibernate: true, api_server_ready: false, nodes_ready: false, ..facts() });
         assert_eq!(status["hibernated"], true);
         assert_eq!(status["lastOperation"]["state"], "Succeeded");
-        assert_eq!(conditions(&status), ["True"; 4]);
+        assert_eq!(conditions(&status), ["True"; 5]);
     }
 
     #[test]
@@ -201,7 +213,7 @@ mod tests {
         let before = desired(&facts());
         let status = desired(&Facts { before, api_server_ready: false, nodes_ready: false, ..facts() });
         assert_eq!(status["hibernated"], false);
-        assert_eq!(conditions(&status), ["False"; 4]);
+        assert_eq!(conditions(&status), ["False"; 5]);
     }
 
     #[test]
