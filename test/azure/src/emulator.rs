@@ -26,6 +26,12 @@ use crate::store::{Store, StoreError};
 use crate::token::{self, TokenRoute};
 use crate::{admin, server};
 
+/// Azurite closes a connection that has been idle for five seconds. Dropping it first avoids a request on a dying one,
+/// which a streamed body would make impossible to repeat.
+const IDLE: Duration = Duration::from_secs(2);
+/// The longest wait for the next sign of life of Azurite, a whole upload included.
+const SILENCE: Duration = Duration::from_mins(5);
+
 /// Why the emulator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatorError {
@@ -263,7 +269,8 @@ fn client(trust: &[reqwest::Certificate], total: Option<Duration>) -> Result<req
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
-        .read_timeout(Duration::from_mins(1));
+        .read_timeout(SILENCE)
+        .pool_idle_timeout(IDLE);
     let builder = match total {
         Some(total) => builder.timeout(total),
         None => builder,

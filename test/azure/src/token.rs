@@ -120,7 +120,10 @@ pub async fn answer(
     };
     let response = match result {
         Ok(body) => json_response(StatusCode::OK, &body),
-        Err(error) => error.response(now, correlation.as_deref()),
+        Err(error) => {
+            tracing::info!(client_id, code = error.code(), ?error, "token request refused");
+            error.response(now, correlation.as_deref())
+        }
     };
     TokenAnswer { response, client_id }
 }

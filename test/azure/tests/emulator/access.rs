@@ -57,6 +57,27 @@ async fn create_only_writes_and_empty_blobs_pass_through_with_azures_own_answers
 }
 
 #[tokio::test]
+async fn a_large_blob_passes_whole_both_ways_in_one_request() {
+    const MIB: usize = 1024 * 1024;
+    let landscape = Landscape::with_role(Some(Role::Contributor)).await;
+    let token = landscape.access_token().await;
+    let chunk = |number: u8| bytes::Bytes::from(vec![number; MIB]);
+    let sent = futures::stream::iter((0..64).map(move |number| Ok::<_, std::io::Error>(chunk(number))));
+    let put = landscape.storage(Method::PUT, "/large", &token).header("x-ms-blob-type", "BlockBlob");
+    let put = put.header("content-length", 64 * MIB).body(reqwest::Body::wrap_stream(sent)).send().await.unwrap();
+    assert_eq!(put.status(), 201);
+    let mut response = landscape.get("large", &token).await;
+    let mut offset = 0;
+    while let Some(bytes) = response.chunk().await.unwrap() {
+        let expected = (offset..offset + bytes.len()).map(|at| (at / MIB) as u8);
+        assert!(bytes.iter().copied().eq(expected), "bytes changed behind offset {offset}");
+        offset += bytes.len();
+    }
+    assert_eq!(offset, 64 * MIB);
+    landscape.admin.delete_blob(&landscape.container, "large").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_reader_reads_and_lists_and_is_refused_every_change() {
     let landscape = Landscape::with_role(Some(Role::Reader)).await;
     let token = landscape.access_token().await;

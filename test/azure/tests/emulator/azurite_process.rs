@@ -2,12 +2,16 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 pub const ACCOUNT: &str = "emulated";
+
+/// Runs a program until standard input ends, then ends it and removes its folder.
+const LEASHED: &str =
+    r#""$@" & child=$!; read -r _; exec 2>/dev/null; kill -9 $child; wait $child; rm -rf "$LEASHED_FOLDER""#;
 
 /// A certificate authority with one server certificate for localhost, as files.
 pub struct Certificates {
@@ -21,8 +25,8 @@ pub struct Azurite {
     pub certificates: Certificates,
     // Held open: the shell that keeps Azurite ends it when this closes, also when the tests are killed.
     _leash: ChildStdin,
+    _shell: Child,
     _output: BufReader<std::process::ChildStdout>,
-    _folder: tempfile::TempDir,
 }
 
 pub fn azurite() -> &'static Azurite {
@@ -31,15 +35,16 @@ pub fn azurite() -> &'static Azurite {
 }
 
 fn start() -> Azurite {
-    let folder = tempfile::tempdir().unwrap();
-    let certificates = certificates(folder.path());
+    // A static is never dropped: the shell below removes the folder.
+    let folder = tempfile::tempdir().unwrap().keep();
+    let certificates = certificates(&folder);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../hack/tools/azurite.sh");
     let installed = Command::new(&script).stderr(Stdio::inherit()).output().expect("hack/tools/azurite.sh runs");
     assert!(installed.status.success(), "hack/tools/azurite.sh failed");
     let main = String::from_utf8(installed.stdout).unwrap().trim().to_owned();
 
     let mut child = Command::new("sh")
-        .args(["-c", "\"$@\" & child=$!; read -r _; exec 2>/dev/null; kill -9 $child; wait $child", "azurite", "node", &main])
+        .args(["-c", LEASHED, "azurite", "node", &main])
         .args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--oauth", "basic"])
         .arg("--cert")
         .arg(&certificates.certificate)
@@ -47,7 +52,8 @@ fn start() -> Azurite {
         .arg(&certificates.key)
         .args(["--disableTelemetry", "--silent", "--skipApiVersionCheck", "--inMemoryPersistence"])
         .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:a2V5"))
-        .current_dir(folder.path())
+        .env("LEASHED_FOLDER", &folder)
+        .current_dir(&folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -62,7 +68,7 @@ fn start() -> Azurite {
             break url.trim().to_owned();
         }
     };
-    Azurite { url, certificates, _leash: leash, _output: output, _folder: folder }
+    Azurite { url, certificates, _leash: leash, _shell: child, _output: output }
 }
 
 fn certificates(folder: &Path) -> Certificates {
