@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The program `landscape` of this checkout: up, down, status, kubeconfig, logs, hibernate, wake, images.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SHOOT_BACKUP_CACHE="${SHOOT_BACKUP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shoot-backup}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$SHOOT_BACKUP_CACHE/target}"
+# Its images are made of the project's other binaries.
+cargo build --quiet --workspace --bins
+exec cargo run --quiet -p shoot-backup-landscape --bin landscape -- "$@"

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds and runs every test of the workspace. The output is streamed and kept in a log; the last line is the total.
+# Arguments go to `cargo test`: `hack/test.sh -p shoot-backup-api` runs the tests of one crate.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SHOOT_BACKUP_CACHE="${SHOOT_BACKUP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shoot-backup}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$SHOOT_BACKUP_CACHE/target}"
+log="$CARGO_TARGET_DIR/test.log"
+mkdir -p "$CARGO_TARGET_DIR"
+[ $# -gt 0 ] || set -- --workspace
+
+# The end-to-end tests run the binaries: they have to be those of this checkout.
+cargo build --workspace --all-targets
+
+status=0
+cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+# Names of failed tests are listed at the end of each test program's output, indented, after a line `failures:`.
+failed_names="$(awk '/^failures:$/ {listing = 1; next} /^test result:/ {listing = 0} listing && /^    [A-Za-z0-9_:]+/ {print $1}' "$log" | sort -u)"
+read -r passed failed <<<"$(awk '/^test result:/ {passed += $4; failed += $6} END {print passed + 0, failed + 0}' "$log")"
+
+echo
+if [ -n "$failed_names" ]; then
+  echo "failed tests:"
+  sed 's/^/  /' <<<"$failed_names"
+fi
+if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
+  echo "cargo test ended with status $status although no test failed: a test program did not build or was killed; the log is $log"
+fi
+if [ "$status" -eq 0 ] && [ "$passed" -eq 0 ]; then
+  echo "no test ran"
+  status=1
+fi
+echo "$passed passed, $failed failed"
+exit "$status"
