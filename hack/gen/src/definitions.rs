@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions as the charts carry them.
+//! The `CustomResourceDefinition`s as the charts carry them.
 
 use std::collections::BTreeMap;
 
