@@ -17,7 +17,7 @@ flock 9
 if [ ! -e "$out/.complete" ]; then
   started=$SECONDS
   cp "$here/package.json" "$here/package-lock.json" "$out/"
-  npm ci --prefix "$out" --omit=dev --no-audit --no-fund --loglevel=error >&2
+  npm ci --prefix "$out" --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >&2
   [ -f "$main" ] || { echo "azurite.sh: failed to find $main after npm ci: is the pinned version still laid out so?" >&2; exit 1; }
   touch "$out/.complete"
   echo "installed azurite in $((SECONDS - started)) s" >&2

@@ -186,9 +186,8 @@ fn check_credential(identity: &Identity, client_id: &str, name: &str, credential
              with a letter or digit."
         )));
     }
-    if url::Url::parse(&credential.issuer).is_ok_and(|url| url.scheme() == "https") && credential.issuer.len() <= 600 {
-        // As it should be.
-    } else {
+    let https = url::Url::parse(&credential.issuer).is_ok_and(|url| url.scheme() == "https");
+    if !https || credential.issuer.len() > 600 {
         return Err(Refusal::bad_request(format!("The issuer '{}' must be an https URL.", credential.issuer)));
     }
     if credential.subject.is_empty() || credential.audiences.len() != 1 {

@@ -27,6 +27,12 @@ pub enum IssuerError {
         /// The cause.
         source: reqwest::Error,
     },
+    /// Another request for the same issuer failed while this one waited for it; its own error is in the log.
+    #[error("failed to fetch the keys of {issuer} just now")]
+    JustFailed {
+        /// The issuer.
+        issuer: String,
+    },
     /// An answer that is not what OpenID Connect Discovery asks for.
     #[error("failed to use {url}: {reason}")]
     Document {
@@ -48,7 +54,13 @@ struct Fetched {
     at: Instant,
 }
 
-type Slot = Arc<Mutex<Option<Fetched>>>;
+#[derive(Default)]
+struct Known {
+    fetched: Option<Fetched>,
+    failed: Option<Instant>,
+}
+
+type Slot = Arc<Mutex<Known>>;
 
 /// The cache. Two requests for one issuer fetch once; different issuers never wait for each other.
 pub struct Issuers {
@@ -65,17 +77,30 @@ impl Issuers {
     /// The key with this id, `None` where the issuer does not publish it. A key that is not in the cache is looked
     /// for at the issuer before that is said, so that a rotation needs no waiting.
     pub async fn key(&self, issuer: &str, kid: &str) -> Result<Option<Jwk>, IssuerError> {
+        let asked = Instant::now();
         let slot = self.slot(issuer).await;
-        let mut fetched = slot.lock().await;
-        if let Some(known) = fetched.as_ref().filter(|known| known.at.elapsed() < FRESH)
-            && let Some(key) = known.keys.find(kid)
-        {
-            return Ok(Some(key.clone()));
+        let mut known = slot.lock().await;
+        if let Some(fetched) = known.fetched.as_ref().filter(|fetched| fetched.at.elapsed() < FRESH) {
+            let key = fetched.keys.find(kid);
+            if key.is_some() || fetched.at >= asked {
+                return Ok(key.cloned());
+            }
         }
-        let keys = self.fetch(issuer).await?;
-        let key = keys.find(kid).cloned();
-        *fetched = Some(Fetched { keys, at: Instant::now() });
-        Ok(key)
+        // Whoever queued behind a fetch that failed shares its outcome: waits do not add up.
+        if known.failed.is_some_and(|failed| failed >= asked) {
+            return Err(IssuerError::JustFailed { issuer: issuer.to_owned() });
+        }
+        match self.fetch(issuer).await {
+            Ok(keys) => {
+                let key = keys.find(kid).cloned();
+                *known = Known { fetched: Some(Fetched { keys, at: Instant::now() }), failed: None };
+                Ok(key)
+            }
+            Err(error) => {
+                known.failed = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 
     async fn slot(&self, issuer: &str) -> Slot {

@@ -139,6 +139,13 @@ async fn keys_are_cached_and_a_rotation_is_followed_at_once() {
 }
 
 #[tokio::test]
+async fn many_exchanges_at_once_fetch_the_keys_once() {
+    let landscape = Landscape::with_role(None).await;
+    futures::future::join_all((0..8).map(|_| landscape.access_token())).await;
+    assert_eq!(landscape.issuer.fetches(), 1);
+}
+
+#[tokio::test]
 async fn an_issuer_that_cannot_be_reached_or_names_another_gives_50166() {
     let landscape = Landscape::with_role(None).await;
     let lying = Issuer::start_saying(&azurite().certificates, Some("https://someone.else")).await;
