@@ -182,7 +182,9 @@ fn metadata(stat: &Stat, extended_attributes: Vec<ExtendedAttribute>) -> Metadat
     Metadata {
         mode: stat.st_mode & 0o7777,
         mtime: timestamp(stat.st_mtime, stat.st_mtime_nsec),
-        atime: timestamp(stat.st_atime, stat.st_atime_nsec),
+        // As restic does by default: reading changes the time of access, and a tree that changes with each backup is
+        // stored with each backup.
+        atime: timestamp(stat.st_mtime, stat.st_mtime_nsec),
         ctime: timestamp(stat.st_ctime, stat.st_ctime_nsec),
         uid: stat.st_uid,
         gid: stat.st_gid,

@@ -48,7 +48,7 @@ pub struct Metadata {
     pub mode: u32,
     /// When the content changed last.
     pub mtime: Timestamp,
-    /// When it was read last.
+    /// When it was read last. Backups of directories put the time of modification here, as restic does.
     pub atime: Timestamp,
     /// When anything of it changed last.
     pub ctime: Timestamp,
