@@ -43,6 +43,8 @@ pub(crate) async fn sweep(slot: &Slot) -> Result<()> {
     let anchors: Vec<_> = Cluster::ALL.map(node::anchor).into();
     let (anchors, others): (Vec<_>, Vec<_>) =
         processes.recorded().into_iter().partition(|component| anchors.contains(component));
+    let strays = processes.strays();
+    futures::future::try_join_all(strays.iter().map(|stray| stray.end(Duration::ZERO))).await?;
     for batch in [others, anchors] {
         let ends = batch.iter().map(|component| processes.stop(component, GRACE));
         futures::future::try_join_all(ends).await?;

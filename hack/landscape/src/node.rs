@@ -75,8 +75,9 @@ pub(crate) async fn ensure_runtime(context: &Context, cluster: Cluster, images: 
     let place = NodePlace::of(context, cluster);
     network::ensure_node(&context.slot, cluster).await?;
     cgroup::ensure(&control_group(context, cluster))?;
-    let shims = place.run.join("run-containerd");
-    for folder in ["kubelet", "logs/containers", "logs/pods"].map(|name| place.data.join(name)).into_iter().chain([shims]) {
+    let data = ["kubelet", "logs/containers", "logs/pods"].map(|name| place.data.join(name));
+    let run = ["run-containerd", "run-netns", "run-cni"].map(|name| place.run.join(name));
+    for folder in data.into_iter().chain(run) {
         std::fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
     }
     start_anchor(context, cluster, &place).await?;
@@ -205,6 +206,8 @@ async fn start_anchor(context: &Context, cluster: Cluster, place: &NodePlace) ->
         own "$1/logs/containers" /var/log/containers
         own "$1/logs/pods" /var/log/pods
         own "$2/run-containerd" /run/containerd
+        own "$2/run-netns" /run/netns
+        own "$2/run-cni" /var/lib/cni
         touch "$2/anchor-ready"
         exec sleep infinity
     "#;

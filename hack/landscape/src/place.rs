@@ -103,8 +103,12 @@ pub(crate) fn own_program(name: &str) -> Result<PathBuf> {
     )))
 }
 
-/// Writes a file and the folders above it.
+/// Writes a file and the folders above it, unless it is so already: some components end when their configuration is
+/// touched.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    if fs::read(path).is_ok_and(|there| there == content.as_ref()) {
+        return Ok(());
+    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).doing(|| format!("create {}", folder.display()))?;
     }

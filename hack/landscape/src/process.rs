@@ -18,6 +18,8 @@ use tokio::process::Command;
 use crate::error::{Doing, Error, Result};
 use crate::wait::{self, Seen};
 
+/// Environment variable that every component and its children carry; its value is the folder of records.
+const MARK: &str = "SHOOT_BACKUP_RECORDS";
 /// How long a component may take to end before it is started anew.
 const RESTART_GRACE: Duration = Duration::from_secs(5);
 /// Logs larger than this are moved aside when their component starts again.
@@ -137,6 +139,8 @@ fn state_and_start(stat: &str) -> Option<(char, u64)> {
 struct Record {
     #[serde(flatten)]
     identity: Identity,
+    /// Empty in records of before fingerprints: differs from all.
+    #[serde(default)]
     fingerprint: String,
 }
 
@@ -181,6 +185,7 @@ impl Processes {
         let child = Command::new("setsid")
             .args(&start.argv)
             .env_clear()
+            .env(MARK, &self.records)
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
             .envs(&start.environment)
@@ -211,6 +216,21 @@ impl Processes {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Processes that carry the landscape's mark and are in no record: the starter was killed before it could write one.
+    pub(crate) fn strays(&self) -> Vec<Identity> {
+        let mark = [MARK.as_bytes(), b"=", self.records.as_os_str().as_encoded_bytes()].concat();
+        let known: Vec<_> = self.recorded().iter().filter_map(|component| self.running(component)).collect();
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+        })
+        .filter_map(Identity::of)
+        .filter(|identity| !known.contains(identity))
+        .collect()
     }
 
     /// Names of all components that were started and not stopped.
@@ -337,6 +357,29 @@ mod tests {
         earlier.end(Duration::from_secs(1)).await.unwrap();
         assert!(sleeper.alive(), "a process of the same id and another start time was ended");
         processes.stop("sleeper", Duration::from_secs(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_record_is_lost_is_still_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let processes = processes(folder.path());
+        let sleeper = processes.ensure("sleeper", &Start::new("sleep").arg("600")).await.unwrap();
+        // The mark is in place once the kernel runs the new program.
+        sleeper_runs(&sleeper).await;
+        assert!(processes.strays().is_empty());
+        fs::remove_file(processes.record("sleeper")).unwrap();
+        assert_eq!(vec![sleeper.clone()], processes.strays());
+        sleeper.end(Duration::from_secs(5)).await.unwrap();
+    }
+
+    async fn sleeper_runs(identity: &Identity) {
+        let comm = format!("/proc/{}/comm", identity.pid);
+        wait::until("the start of sleep", 10, || async {
+            let name = fs::read_to_string(&comm).unwrap_or_default();
+            Ok(if name.trim() == "sleep" { Seen::Yes(()) } else { Seen::NotYet(name) })
+        })
+        .await
+        .unwrap();
     }
 
     #[tokio::test]
