@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::azurite::AzuriteError;
+use crate::causes::with_causes;
 use crate::emulator::Shared;
 use crate::faults::{Fault, FaultError, FaultStatus};
 use crate::model::{
@@ -94,7 +95,7 @@ impl From<AzuriteError> for Refusal {
             AzuriteError::Refused { status, .. } => *status,
             AzuriteError::Unreachable { .. } | AzuriteError::Answer { .. } => StatusCode::BAD_GATEWAY,
         };
-        Self { status, code: "Azurite", message: error.to_string() }
+        Self { status, code: "Azurite", message: with_causes(&error) }
     }
 }
 

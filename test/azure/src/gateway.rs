@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use crate::azurite::{Azurite, AzuriteError};
+use crate::causes::with_causes;
 use crate::immutability::{Guard, guard, retained};
 use crate::model::{Configuration, ImmutabilityPolicy};
 use crate::operation::{Operation, Target};
@@ -164,6 +165,6 @@ fn authorize(claims: &AccessClaims, target: &Target, configuration: &Configurati
 }
 
 fn failed(error: &AzuriteError) -> StorageError {
-    tracing::error!(%error, "no answer from Azurite");
+    tracing::error!(error = with_causes(error), "no answer from Azurite");
     StorageError::internal("Server encountered an internal error. Please try again after some time.")
 }

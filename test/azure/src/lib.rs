@@ -7,6 +7,7 @@
 mod admin;
 mod arguments;
 mod azurite;
+mod causes;
 mod client;
 mod emulator;
 mod entra_error;

@@ -7,6 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::causes::with_causes;
 use crate::entra_error::{EntraError, json_response};
 use crate::issuers::Issuers;
 use crate::model::{Configuration, FederatedCredential, Identity};
@@ -202,7 +203,7 @@ async fn check_assertion(
         Ok(Some(jwk)) => jwk,
         Ok(None) => return Err(EntraError::KeyNotFound(kid)),
         Err(error) => {
-            tracing::warn!(issuer = claims.iss, %error, "no keys from the issuer of an assertion");
+            tracing::warn!(issuer = claims.iss, error = with_causes(&error), "no keys from the issuer of an assertion");
             return Err(EntraError::IssuerUnreachable);
         }
     };

@@ -74,6 +74,20 @@ async fn a_role_for_an_unknown_identity_names_the_next_step() {
 }
 
 #[tokio::test]
+async fn an_azurite_that_is_not_trusted_is_named_with_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut arguments = arguments(azurite(), folder.path().join("state.json"));
+    let stranger = rcgen::generate_simple_self_signed(vec!["stranger".to_owned()]).unwrap();
+    arguments.trust = folder.path().join("stranger.pem");
+    std::fs::write(&arguments.trust, stranger.cert.pem()).unwrap();
+    let emulator = Emulator::start(&arguments).await.unwrap();
+    let admin = AdminClient::new(&emulator.admin_url()).unwrap();
+    let error = admin.put_container("c").await.unwrap_err().to_string();
+    assert!(error.contains("502") && error.contains("failed to reach Azurite for PUT"), "{error}");
+    assert!(error.contains("invalid peer certificate"), "{error}");
+}
+
+#[tokio::test]
 async fn an_admin_interface_that_others_could_reach_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
     let mut arguments = arguments(azurite(), folder.path().join("state.json"));
