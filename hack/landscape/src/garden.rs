@@ -64,6 +64,11 @@ pub(crate) fn identity(context: &Context, cluster: Cluster) -> String {
     format!("landscape-{}-{cluster}", context.name)
 }
 
+/// A Shoot's identity, unique among all landscapes of a Gardener operator.
+pub(crate) fn cluster_identity(garden: &str, technical_id: &str, uid: &str) -> String {
+    format!("{technical_id}-{uid}-{garden}")
+}
+
 /// What makes kube-apiserver pass requests on.
 fn aggregation(authority: &str, port: u16) -> Vec<Value> {
     use base64::Engine as _;

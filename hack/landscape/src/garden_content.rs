@@ -11,8 +11,9 @@ pub const PROJECT_NAMESPACE: &str = "garden-demo";
 /// A project of other people.
 pub const OTHER_PROJECT: &str = "other";
 /// The version that all clusters run.
-const KUBERNETES: &str = "1.34.4";
-const REGION: &str = "local";
+pub(crate) const KUBERNETES: &str = "1.34.4";
+/// The one region.
+pub(crate) const REGION: &str = "local";
 
 /// Namespaces, projects and roles.
 pub(crate) fn projects(discovery_host: &str) -> Vec<Value> {

@@ -36,6 +36,7 @@ mod programs;
 mod progress;
 mod provisioner;
 mod settings;
+mod shoot_content;
 mod slot;
 pub mod stand_in;
 mod up;

@@ -18,7 +18,7 @@ use crate::programs::Programs;
 use crate::progress::{Progress, step};
 use crate::slot::{REGISTRY, Slot};
 use crate::wait::{self, Seen};
-use crate::{azure, down, garden, network, node, objects, provisioner, settings, stand_in};
+use crate::{azure, down, garden, network, node, objects, provisioner, settings, shoot_content, stand_in};
 
 /// Brings the landscape up and waits until all of it is ready.
 pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
@@ -127,12 +127,19 @@ async fn garden(context: &Context) -> Result<()> {
 
 /// A cluster with a node that no Shoot of the own garden describes.
 async fn standalone(context: &Context, cluster: Cluster, images: &[Archive]) -> Result<()> {
-    cluster_with_node(context, cluster, images).await
+    let client = cluster_with_node(context, cluster, images).await?;
+    // A Shoot of the foreign garden, or of a test, may be backed by it.
+    objects::create_all(&client, &shoot_content::access()).await
 }
 
 /// A Shoot's control plane and node.
 pub(crate) async fn shoot(context: &Context, cluster: Cluster, images: &[Archive]) -> Result<()> {
-    cluster_with_node(context, cluster, images).await
+    let client = cluster_with_node(context, cluster, images).await?;
+    objects::create_all(&client, &shoot_content::access()).await?;
+    let garden = garden::identity(context, Cluster::Garden);
+    let uid = shoot_uid(context, cluster).await?;
+    let identity = garden::cluster_identity(&garden, &format!("shoot--{PROJECT}--{cluster}"), &uid);
+    objects::create_all(&client, &shoot_content::marks(cluster, &identity)).await
 }
 
 /// Shoot gamma, if it was left awake.
@@ -140,11 +147,11 @@ async fn woken(context: &Context, images: &[Archive]) -> Result<()> {
     let shoot = get_shoot(context, Cluster::Gamma).await?;
     match shoot.pointer("/spec/hibernation/enabled").and_then(Value::as_bool) {
         Some(true) => Ok(()),
-        _ => cluster_with_node(context, Cluster::Gamma, images).await,
+        _ => self::shoot(context, Cluster::Gamma, images).await,
     }
 }
 
-async fn cluster_with_node(context: &Context, cluster: Cluster, images: &[Archive]) -> Result<()> {
+async fn cluster_with_node(context: &Context, cluster: Cluster, images: &[Archive]) -> Result<Client> {
     let control_plane = async {
         let client = apiserver(context, cluster).await?;
         control_plane::ensure_controllers(context, cluster).await?;
@@ -153,7 +160,8 @@ async fn cluster_with_node(context: &Context, cluster: Cluster, images: &[Archiv
     let (client, ()) = tokio::try_join!(control_plane, node::ensure_runtime(context, cluster, images))?;
     node::ensure_agents(context, cluster).await?;
     objects::create_all(&client, &provisioner::storage_classes()).await?;
-    node::ready(context, cluster, &client).await
+    node::ready(context, cluster, &client).await?;
+    Ok(client)
 }
 
 async fn get_shoot(context: &Context, cluster: Cluster) -> Result<Value> {

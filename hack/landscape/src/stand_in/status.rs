@@ -82,7 +82,7 @@ fn common(facts: &Facts, last_operation: Value) -> Value {
     json!({
         "technicalID": facts.technical_id,
         "uid": facts.uid,
-        "clusterIdentity": format!("{}-{}-{}", facts.technical_id, facts.uid, facts.garden_identity),
+        "clusterIdentity": crate::garden::cluster_identity(&facts.garden_identity, &facts.technical_id, &facts.uid),
         "gardener": {"id": "landscape", "name": "landscape-gardenlet", "version": "v1.149.3"},
         "seedName": crate::garden_content::SEED,
         "observedGeneration": facts.generation,
