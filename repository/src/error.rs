@@ -50,7 +50,7 @@ pub enum RepositoryError {
     },
     /// A pack's contents are not what they must be.
     #[error(transparent)]
-    Pack(#[from] PackError),
+    Pack(#[from] Box<PackError>),
     /// The index does not know a blob that something refers to.
     #[error(
         "failed to find {kind} blob {id}: no index names it; the repository lost data, check it with `restic check`"
@@ -166,6 +166,7 @@ impl RepositoryError {
         Self::Crypto { what: what.into(), source }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "errors and texts come as they are")]
     pub(crate) fn malformed(what: impl Into<String>, reason: impl ToString) -> Self {
         Self::Malformed { what: what.into(), reason: reason.to_string() }
     }

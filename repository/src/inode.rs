@@ -76,12 +76,6 @@ impl From<&Stat> for Stamp {
 }
 
 /// File systems can hold times beyond what a timestamp can: those become the nearest it can.
-#[expect(clippy::allow_attributes, reason = "the types of the fields differ between architectures")]
-#[allow(
-    clippy::useless_conversion,
-    clippy::unnecessary_cast,
-    reason = "the types of the fields differ between architectures"
-)]
 fn timestamp<N: TryInto<i32>>(seconds: i64, nanoseconds: N) -> Timestamp {
     let nanoseconds = nanoseconds.try_into().unwrap_or_default();
     Timestamp::new(seconds, nanoseconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
@@ -177,6 +171,7 @@ fn open_file(directory: &OwnedFd, name: &OsStr) -> io::Result<std::fs::File> {
     Ok(descriptor.into())
 }
 
+#[allow(clippy::useless_conversion, reason = "the number of links has another type on other architectures")]
 fn metadata(stat: &Stat, extended_attributes: Vec<ExtendedAttribute>) -> Metadata {
     let linked = stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
     Metadata {

@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Polynomial {
 
 /// Degree of a polynomial that is not zero.
 const fn degree(value: u64) -> u32 {
-    63 - value.leading_zeros()
+    value.ilog2()
 }
 
 const fn remainder(mut value: u64, divisor: u64) -> u64 {

@@ -101,7 +101,7 @@ impl Reader {
         let sealed = self.ahead.read(&pack_path(&pack), &location).await.map_err(|source| match source.kind() {
             // A pack that is gone or short is damage; all else is the store's own trouble.
             crate::store::StoreErrorKind::NotFound | crate::store::StoreErrorKind::Corrupt => {
-                PackError::Store { pack, blob, source }.into()
+                Box::new(PackError::Store { pack, blob, source }).into()
             }
             _ => RepositoryError::Store(source),
         })?;
@@ -109,7 +109,7 @@ impl Reader {
         let open = move || {
             blob::open(blob, &sealed, location.uncompressed, repository.key())
                 .map(Bytes::from)
-                .map_err(|source| PackError::Blob { pack, blob, kind, source })
+                .map_err(|source| Box::new(PackError::Blob { pack, blob, kind, source }))
         };
         let opened = if location.uncompressed.unwrap_or(location.length) <= INLINE {
             open()

@@ -117,6 +117,7 @@ impl Repository {
     }
 
     /// All snapshots in no order, without holding them.
+    #[must_use]
     pub fn stream_snapshots(&self) -> BoxStream<'_, Result<(Id, Snapshot), RepositoryError>> {
         self.ids("snapshots/")
             .map_ok(move |id| async move { Ok((id, self.snapshot(&id).await?)) })

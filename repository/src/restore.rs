@@ -279,16 +279,12 @@ impl Walk<'_> {
             (self.progress)(Progress { bytes: self.result.bytes + offset, ..self.done() });
         }
         drop(blobs);
-        match refused {
-            Some(reason) => {
-                self.result.failed.add(path, &reason);
-                Ok(None)
-            }
-            None => {
-                self.result.bytes += offset;
-                Ok(Some(offset))
-            }
+        if let Some(reason) = refused {
+            self.result.failed.add(path, &reason);
+            return Ok(None);
         }
+        self.result.bytes += offset;
+        Ok(Some(offset))
     }
 
     /// Counts a failure; one that every further entry would meet too is an error.

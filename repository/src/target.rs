@@ -93,12 +93,11 @@ pub(crate) fn make_other(parent: &OwnedFd, node: &Node) -> io::Result<()> {
         }
     };
     make_room(parent, name)?;
-    match kind {
-        Some(kind) => rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, node.device)?,
-        None => {
-            let target = node.link_target.as_deref().unwrap_or_default();
-            rustix::fs::symlinkat(target, parent, name)?;
-        }
+    if let Some(kind) = kind {
+        rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, node.device)?;
+    } else {
+        let target = node.link_target.as_deref().unwrap_or_default();
+        rustix::fs::symlinkat(target, parent, name)?;
     }
     let (uid, gid) = owner(&node.metadata);
     owned(rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))?;

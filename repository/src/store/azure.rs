@@ -26,10 +26,10 @@ use super::retry::Patience;
 use super::{BlobEntry, BlobStore, StoreError, StoreErrorKind};
 
 /// One request, connection and body included. A pack of 16 MiB passes at 60 KiB/s.
-const REQUEST: Duration = Duration::from_secs(300);
+const REQUEST: Duration = Duration::from_mins(5);
 const CONNECT: Duration = Duration::from_secs(20);
 /// Silence on an open connection.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Up to this size a blob goes up, and comes down, in one request.
 const SINGLE: NonZero<usize> = match NonZero::new(64 * 1024 * 1024) {
     Some(size) => size,
@@ -132,7 +132,7 @@ impl AzureStore {
         client_options.per_try_policies.push(Arc::new(KeepEntraErrors));
         client_options.cloud = Some(Arc::new(CloudConfiguration::Custom(cloud)));
         let credential = WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
-            credential_options: ClientAssertionCredentialOptions { client_options, ..Default::default() },
+            credential_options: ClientAssertionCredentialOptions { client_options },
             client_id: Some(self.options.client_id.clone()),
             tenant_id: Some(self.options.tenant_id.clone()),
             token_file_path: Some(self.options.token_file.clone()),

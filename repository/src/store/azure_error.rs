@@ -128,7 +128,7 @@ fn http_kind(status: u16, code: Option<&str>) -> StoreErrorKind {
         // A token that is no longer good is 403 with some servers.
         (401, _) | (403, "AuthenticationFailed" | "InvalidAuthenticationInfo") => StoreErrorKind::Unauthenticated,
         (403, _) => StoreErrorKind::Forbidden,
-        (429, _) | (503, _) => StoreErrorKind::Throttled,
+        (429 | 503, _) => StoreErrorKind::Throttled,
         (416, _) => StoreErrorKind::Corrupt,
         (408 | 500 | 502 | 504, _) | (409, "OperationTimedOut") => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Other,
@@ -136,7 +136,7 @@ fn http_kind(status: u16, code: Option<&str>) -> StoreErrorKind {
 }
 
 fn transport_kind(kind: &ErrorKind, error: &azure_core::Error, message: &str) -> StoreErrorKind {
-    let from_network = sources(error).any(|source| source.is::<reqwest::Error>());
+    let from_network = sources(error).any(<dyn Error>::is::<reqwest::Error>);
     match kind {
         // Trying again will not make a certificate trusted.
         _ if message.contains("certificate") => StoreErrorKind::Other,

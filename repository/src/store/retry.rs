@@ -57,7 +57,7 @@ mod tests {
             (1..).map_while(|tried| Patience::LONG.after(tried, &error(StoreErrorKind::Unavailable))).collect();
         assert_eq!(waits.len(), 7);
         let total: Duration = waits.iter().sum();
-        assert!((Duration::from_secs(30)..Duration::from_secs(120)).contains(&total), "{total:?}");
+        assert!((Duration::from_secs(30)..Duration::from_mins(2)).contains(&total), "{total:?}");
     }
 
     #[test]
@@ -69,6 +69,6 @@ mod tests {
     fn the_service_says_how_long_to_wait_within_reason() {
         let asked = |seconds| error(StoreErrorKind::Throttled).with_retry_after(Some(Duration::from_secs(seconds)));
         assert_eq!(Patience::LONG.after(1, &asked(7)), Some(Duration::from_secs(7)));
-        assert_eq!(Patience::LONG.after(1, &asked(7000)), Some(Duration::from_secs(60)));
+        assert_eq!(Patience::LONG.after(1, &asked(7000)), Some(Duration::from_mins(1)));
     }
 }

@@ -79,7 +79,7 @@ fn async_listing(store: Arc<dyn BlobStore>, prefix: String) -> BoxStream<'static
     };
     // Both ends run in the caller's task: the listing makes progress whenever the receiver is polled.
     let driver = stream::once(listing).filter_map(|()| async { None });
-    let received =
+    let arrived =
         stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|entry| (entry, receiver)) });
-    stream::select(driver, received).boxed()
+    stream::select(driver, arrived).boxed()
 }

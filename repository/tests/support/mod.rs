@@ -1,5 +1,6 @@
 //! What several of the tests need: stock restic, and files to back up.
 #![allow(dead_code, reason = "not every test uses every part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "only tests use this")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
