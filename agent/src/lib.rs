@@ -10,5 +10,6 @@ pub mod location;
 pub mod metrics;
 pub mod mover;
 pub mod operation;
+pub mod restore;
 pub mod retry;
 pub mod server;
