@@ -35,6 +35,17 @@ while IFS= read -r untracked; do
   fail "$untracked is generated and not in git: git add it"
 done < <(git ls-files --others --exclude-standard charts docs/src/reference extension/src/delivery/agent.yaml)
 
+step "links of the documentation"
+while IFS= read -r page; do
+  folder="$(dirname "$page")"
+  while IFS= read -r link; do
+    [ -e "$folder/$link" ] || fail "$page links to $link, which does not exist"
+  done < <(grep -oE '\]\([^)# ]+' "$page" | cut -c3- | grep -v ':')
+done < <(git ls-files --cached --others --exclude-standard '*.md')
+while IFS= read -r page; do
+  grep -qF "(${page#docs/src/})" docs/src/SUMMARY.md || fail "$page is not in docs/src/SUMMARY.md"
+done < <(git ls-files --cached --others --exclude-standard 'docs/src/*.md' ':!docs/src/SUMMARY.md')
+
 step "format"
 cargo fmt --all --check
 

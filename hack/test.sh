@@ -10,7 +10,11 @@ mkdir -p "$CARGO_TARGET_DIR"
 [ $# -gt 0 ] || set -- --workspace
 
 # The end-to-end tests run the binaries: they have to be those of this checkout.
-cargo build --workspace --all-targets
+if ! cargo build --workspace --all-targets; then
+  echo "the build failed, no test ran"
+  echo "0 passed, 0 failed"
+  exit 1
+fi
 
 status=0
 cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
