@@ -74,7 +74,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Up => {
             let started = std::time::Instant::now();
-            let landscape = Landscape::up(name, &Console).await?;
+            let landscape = Box::pin(Landscape::up(name, &Console)).await?;
             eprintln!("✓ landscape {name} is up ({:.1} s)", started.elapsed().as_secs_f64());
             eprintln!("  export KUBECONFIG={}", landscape.kubeconfig(Cluster::Garden).display());
         }
@@ -114,9 +114,8 @@ fn status(landscape: &Landscape) -> anyhow::Result<()> {
 
 /// Copies a log to standard output; with `follow`, whatever is added to it as well.
 async fn logs(path: &Path, follow: bool) -> anyhow::Result<()> {
-    let file = std::fs::File::open(path).with_context(|| {
-        format!("failed to open {}: `landscape status` names the components", path.display())
-    })?;
+    let file = std::fs::File::open(path)
+        .with_context(|| format!("failed to open {}: `landscape status` names the components", path.display()))?;
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     loop {

@@ -48,7 +48,10 @@ pub(crate) async fn ensure(context: &Context, cluster: Cluster, client: &Client)
         .arg(format!("--tls-private-key-file={}", server.key.display()))
         .arg(format!("--cluster-identity={}", identity(context, cluster)))
         .arg("--authorization-always-allow-paths=/healthz")
-        .args(["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(|flag| format!("--{flag}={}", own.display())))
+        .args(
+            ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
+                .map(|flag| format!("--{flag}={}", own.display())),
+        )
         .arg(format!("--workload-identity-token-issuer={}/garden/workload-identity/issuer", context.slot.discovery()))
         .arg(format!("--workload-identity-signing-key-file={}", token_key.display()))
         .env("GOMAXPROCS", "2");

@@ -234,11 +234,7 @@ fn assemble(content: &Content, config: &Value, reference: &str, archive: &Path) 
     })
     .to_string();
     let manifest_digest = digest(manifest.as_bytes());
-    let mut entry = descriptor(
-        "application/vnd.oci.image.manifest.v1+json",
-        &manifest_digest,
-        manifest.len() as u64,
-    );
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest_digest, manifest.len() as u64);
     entry["annotations"] = json!({"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": "dev"});
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
 
@@ -251,7 +247,11 @@ fn assemble(content: &Content, config: &Value, reference: &str, archive: &Path) 
     append(&mut builder, &blob(&digest(config.as_bytes())), 0o644, config.as_bytes())?;
     let mut layer = File::open(&layer_path)?;
     layer.rewind()?;
-    builder.append_data(&mut header(EntryType::Regular, 0o644, layer_size), blob(&layer_digest), BufReader::new(layer))?;
+    builder.append_data(
+        &mut header(EntryType::Regular, 0o644, layer_size),
+        blob(&layer_digest),
+        BufReader::new(layer),
+    )?;
     builder.into_inner()?.flush()?;
     fs::rename(&aside, archive)?;
     fs::remove_file(&layer_path)?;

@@ -24,7 +24,7 @@ pub struct Landscape {
 impl Landscape {
     /// Brings the landscape of this name up: starts what does not run, waits until all is ready.
     pub async fn up(name: &str, progress: &dyn Progress) -> Result<Self> {
-        Ok(Self { context: up::up(name, progress).await? })
+        Ok(Self { context: Box::pin(up::up(name, progress)).await? })
     }
 
     /// The landscape of this name, which someone else has brought up.
@@ -99,7 +99,10 @@ impl Landscape {
     pub fn components(&self) -> Vec<(String, Option<i32>)> {
         let processes = &self.context.processes;
         let named = processes.recorded().into_iter();
-        named.map(|name| (processes.running(&name).map(|process| process.pid), name)).map(|(pid, name)| (name, pid)).collect()
+        named
+            .map(|name| (processes.running(&name).map(|process| process.pid), name))
+            .map(|(pid, name)| (name, pid))
+            .collect()
     }
 
     /// Builds these images and brings them to every running node that has others.
@@ -115,7 +118,7 @@ impl Landscape {
         Ok(())
     }
 
-    /// The directory behind a PersistentVolume.
+    /// The directory behind a `PersistentVolume`.
     #[must_use]
     pub fn volume_path(&self, cluster: Cluster, volume: &str) -> PathBuf {
         self.context.place.volumes(cluster).join(volume)

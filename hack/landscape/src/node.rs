@@ -67,7 +67,8 @@ pub(crate) fn control_group(context: &Context, cluster: Cluster) -> String {
 
 /// Starts the node's container runtime with its images; needs no control plane.
 pub(crate) async fn ensure_runtime(context: &Context, cluster: Cluster, images: &[Archive]) -> Result<()> {
-    if context.processes.running(&anchor(cluster)).is_none() || context.processes.running(&containerd(cluster)).is_none()
+    if context.processes.running(&anchor(cluster)).is_none()
+        || context.processes.running(&containerd(cluster)).is_none()
     {
         // Shims and pods that outlived their anchor sit in a mount namespace that nobody can enter again.
         stop(context, cluster).await?;
@@ -82,9 +83,12 @@ pub(crate) async fn ensure_runtime(context: &Context, cluster: Cluster, images: 
     }
     start_anchor(context, cluster, &place).await?;
 
-    write(&place.data.join("containerd.toml"), node_config::containerd(&place))?;
+    let config = place.data.join("containerd.toml");
     write(&place.data.join("cni/10-bridge.conflist"), node_config::cni(&context.slot.pods(cluster)))?;
-    let start = Start::new("/usr/bin/containerd").arg("--config").arg(place.data.join("containerd.toml"));
+    let start = Start::new("/usr/bin/containerd")
+        .arg("--config")
+        .arg(&config)
+        .configured(&config, node_config::containerd(&place))?;
     context.processes.ensure(&containerd(cluster), &inside(context, cluster, start)?).await?;
     let socket = place.socket().to_string_lossy().into_owned();
     context
@@ -114,8 +118,6 @@ pub(crate) async fn ensure_agents(context: &Context, cluster: Cluster) -> Result
     let group = control_group(context, cluster);
     write(&place.data.join("resolv.conf"), "")?;
     let clients = context.pki.pair(&format!("{cluster}-client-ca")).certificate;
-    write(&kubelet_config, node_config::kubelet(&place, &group, &clients, &serving))?;
-    write(&proxy_config, node_config::kube_proxy(cluster, &proxy_kubeconfig))?;
 
     let start = Start::new(context.programs.kubernetes("kubelet"))
         .arg(format!("--config={}", kubelet_config.display()))
@@ -126,10 +128,12 @@ pub(crate) async fn ensure_agents(context: &Context, cluster: Cluster) -> Result
         .arg(format!("--node-ip={}", context.slot.node(cluster)))
         .arg("--node-labels=worker.gardener.cloud/pool=worker,topology.kubernetes.io/region=local,topology.kubernetes.io/zone=local-1")
         .arg("--runtime-cgroups=/")
+        .configured(&kubelet_config, node_config::kubelet(&place, &group, &clients, &serving))?
         .env("GOMAXPROCS", "2");
     context.processes.ensure(&kubelet(cluster), &inside(context, cluster, start)?).await?;
     let start = Start::new(context.programs.kubernetes("kube-proxy"))
         .arg(format!("--config={}", proxy_config.display()))
+        .configured(&proxy_config, node_config::kube_proxy(cluster, &proxy_kubeconfig))?
         .env("GOMAXPROCS", "1");
     context.processes.ensure(&kube_proxy(cluster), &inside(context, cluster, start)?).await?;
     Ok(())
@@ -139,6 +143,9 @@ pub(crate) async fn ensure_agents(context: &Context, cluster: Cluster) -> Result
 pub(crate) async fn ready(context: &Context, cluster: Cluster, client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let component = kubelet(cluster);
+    // A node's conditions outlive its kubelet for a while: ask the kubelet first.
+    let health = format!("http://{}:10248/healthz", context.slot.node(cluster));
+    context.processes.ready(&component, 60, || crate::http::not_ready(&context.http, &health)).await?;
     let outcome = wait::until(&format!("readiness of node {}", cluster.node()), 120, || async {
         if context.processes.running(&component).is_none() {
             return Err(context.processes.failure(&component, "ended"));

@@ -81,6 +81,8 @@ pub(crate) fn kubelet(place: &NodePlace, group: &str, client_authority: &Path, s
         "cgroupRoot": format!("/{group}"),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
+        // Seen from the host, for readiness.
+        "healthzBindAddress": "0.0.0.0",
         "resolvConf": place.data.join("resolv.conf"),
         "podLogsDir": "/var/log/pods",
         "volumePluginDir": place.data.join("kubelet/volume-plugins"),

@@ -50,10 +50,7 @@ impl Pki {
     }
 
     pub(crate) fn pair(&self, name: &str) -> Pair {
-        Pair {
-            certificate: self.folder.join(format!("{name}.crt")),
-            key: self.folder.join(format!("{name}.key")),
-        }
+        Pair { certificate: self.folder.join(format!("{name}.crt")), key: self.folder.join(format!("{name}.key")) }
     }
 
     /// The authority of this name, made if it is not there.
@@ -76,7 +73,13 @@ impl Pki {
     }
 
     /// A certificate for a server that is reached by these names and addresses.
-    pub(crate) fn server(&self, authority: &Authority, name: &str, names: &[&str], addresses: &[IpAddr]) -> Result<Pair> {
+    pub(crate) fn server(
+        &self,
+        authority: &Authority,
+        name: &str,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<Pair> {
         let sans: Vec<_> =
             names.iter().map(ToString::to_string).chain(addresses.iter().map(ToString::to_string)).collect();
         let mut params = CertificateParams::new(sans).doing(|| format!("certificate {name}"))?;

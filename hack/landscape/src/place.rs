@@ -29,8 +29,8 @@ impl Place {
         let checkout = checkout()?;
         let landscapes =
             std::env::var_os("SHOOT_BACKUP_STATE").map_or_else(|| checkout.join(".landscape"), PathBuf::from);
-        let landscapes = std::path::absolute(&landscapes)
-            .doing(|| format!("find the absolute path of {}", landscapes.display()))?;
+        let landscapes =
+            std::path::absolute(&landscapes).doing(|| format!("find the absolute path of {}", landscapes.display()))?;
         Ok(Self { checkout, state: landscapes.join(name) })
     }
 
@@ -59,7 +59,7 @@ impl Place {
         self.state.join(format!("{cluster}.kubeconfig"))
     }
 
-    /// Directories behind a cluster's PersistentVolumes.
+    /// Directories behind a cluster's `PersistentVolume`s.
     pub(crate) fn volumes(&self, cluster: Cluster) -> PathBuf {
         self.cluster(cluster).join("volumes")
     }

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use crate::error::{Doing, Error, Result};
+use crate::place::write;
 use crate::wait::{self, Seen};
 
 /// Environment variable that every component and its children carry; its value is the folder of records.
@@ -26,25 +27,31 @@ const RESTART_GRACE: Duration = Duration::from_secs(5);
 const LARGE_LOG: u64 = 16 << 20;
 /// As much of a log as an error shows.
 const TAIL_LINES: usize = 12;
+const TAIL_WIDTH: usize = 400;
 
 /// How a component is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Start {
     program: PathBuf,
     argv: Vec<OsString>,
+    /// Content of the configuration file, when there is one.
+    configuration: String,
     environment: BTreeMap<String, OsString>,
 }
 
 impl Start {
     pub(crate) fn new(program: impl AsRef<Path>) -> Self {
         let program = program.as_ref().to_owned();
-        Self { argv: vec![program.clone().into()], program, environment: BTreeMap::new() }
+        Self { argv: vec![program.clone().into()], program, configuration: String::new(), environment: BTreeMap::new() }
     }
 
-    /// Differs when the arguments, the environment or the program itself do.
+    /// Differs when the arguments, the environment, the configuration or the program itself do.
     fn fingerprint(&self) -> String {
         let built = fs::metadata(&self.program).and_then(|file| file.modified()).ok();
-        hex::encode(Sha256::digest(format!("{:?} {:?} {built:?}", self.argv, self.environment)))
+        hex::encode(Sha256::digest(format!(
+            "{:?} {:?} {:?} {built:?}",
+            self.argv, self.environment, self.configuration
+        )))
     }
 
     pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Self {
@@ -60,6 +67,13 @@ impl Start {
     pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Writes the configuration file that the arguments name; another content makes the component start anew.
+    pub(crate) fn configured(mut self, path: &Path, content: String) -> Result<Self> {
+        write(path, &content)?;
+        self.configuration = content;
+        Ok(self)
     }
 
     /// Starts the program through another one that ends in `exec`, such as `nsenter`.
@@ -83,9 +97,9 @@ impl Identity {
     /// The identity of the process that has this id now, if it has not ended.
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (state, started) = state_and_start(&stat)?;
+        let (ended, started) = ended_and_start(&stat)?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        (state != 'Z' && state != 'X').then(|| Self { pid, started, boot: boot.trim().to_owned() })
+        (!ended).then(|| Self { pid, started, boot: boot.trim().to_owned() })
     }
 
     /// Whether this very process still runs.
@@ -124,14 +138,17 @@ impl Identity {
     }
 }
 
-/// State letter and start time from `/proc/PID/stat`; the program's name in it may hold spaces and parentheses.
-fn state_and_start(stat: &str) -> Option<(char, u64)> {
+/// Whether the process has ended, and its start time, from `/proc/PID/stat`; the program's name in it may hold spaces
+/// and parentheses.
+fn ended_and_start(stat: &str) -> Option<(bool, u64)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // proc(5): the state is field 3, the start time field 22.
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((state, started))
+    // proc(5): the state is field 3, the number of threads field 20, the start time field 22.
+    let state = fields.next()?;
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    // A first thread that has ended while others still do holds the sockets open.
+    Some((matches!(state, "Z" | "X") && threads <= 1, started))
 }
 
 /// What is remembered of a component that was started.
@@ -236,10 +253,8 @@ impl Processes {
     /// Names of all components that were started and not stopped.
     pub(crate) fn recorded(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.records) else { return Vec::new() };
-        let mut names: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
-            .collect();
+        let mut names: Vec<_> =
+            entries.flatten().filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned())).collect();
         names.sort();
         names
     }
@@ -308,7 +323,10 @@ fn tail(log: &Path) -> String {
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    // Stack traces come as one long line.
+    let cut: Vec<_> = last.iter().map(|line| &line[..line.floor_char_boundary(TAIL_WIDTH)]).collect();
+    cut.join("\n")
 }
 
 #[cfg(test)]
@@ -322,7 +340,15 @@ mod tests {
     #[test]
     fn a_program_name_with_parentheses_does_not_move_the_fields() {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
-        assert_eq!(Some(('S', 987_654)), state_and_start(stat));
+        assert_eq!(Some((false, 987_654)), ended_and_start(stat));
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let zombie = "42 (etcd) Z 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
+        assert_eq!(Some((true, 987_654)), ended_and_start(zombie));
+        let ending = zombie.replace("20 0 1 0", "20 0 7 0");
+        assert_eq!(Some((false, 987_654)), ended_and_start(&ending));
     }
 
     #[tokio::test]
@@ -388,10 +414,7 @@ mod tests {
         let processes = processes(folder.path());
         let start = Start::new("sh").args(["-c", "echo no such flag; sleep 0.2; exit 3"]);
         processes.ensure("broken", &start).await.unwrap();
-        let error = processes
-            .ready("broken", 20, || async { Some("not listening".to_owned()) })
-            .await
-            .unwrap_err();
+        let error = processes.ready("broken", 20, || async { Some("not listening".to_owned()) }).await.unwrap_err();
         assert!(error.to_string().contains("no such flag"), "{error}");
         assert!(error.to_string().contains("broken.log"), "{error}");
     }

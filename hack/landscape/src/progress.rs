@@ -42,11 +42,7 @@ impl Progress for Silent {
 }
 
 /// Runs one step and reports it when it ends well; its error reports itself.
-pub(crate) async fn step<T>(
-    progress: &dyn Progress,
-    what: &str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
+pub(crate) async fn step<T>(progress: &dyn Progress, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let started = Instant::now();
     let value = work.await?;
     let took = started.elapsed();

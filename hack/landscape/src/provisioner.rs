@@ -37,7 +37,11 @@ pub(crate) fn storage_classes() -> Vec<Value> {
             "volumeBindingMode": "WaitForFirstConsumer",
         })
     };
-    vec![class("local-path", "Delete", true), class("local-path-retain", "Retain", false), class("fast", "Delete", false)]
+    vec![
+        class("local-path", "Delete", true),
+        class("local-path-retain", "Retain", false),
+        class("fast", "Delete", false),
+    ]
 }
 
 struct Provisioner {
@@ -65,7 +69,8 @@ fn retry<K>(_object: Arc<K>, error: &Error, _provisioner: Arc<Provisioner>) -> A
 
 /// Makes the volume of a claim whose node is chosen.
 async fn provide(claim: Arc<PersistentVolumeClaim>, provisioner: Arc<Provisioner>) -> Result<Action> {
-    let Some(spec) = claim.spec.as_ref().filter(|spec| spec.volume_name.as_deref().unwrap_or_default().is_empty()) else {
+    let Some(spec) = claim.spec.as_ref().filter(|spec| spec.volume_name.as_deref().unwrap_or_default().is_empty())
+    else {
         return Ok(Action::await_change());
     };
     let (Some(class), Some(node)) = (&spec.storage_class_name, claim.annotations().get(SELECTED_NODE)) else {

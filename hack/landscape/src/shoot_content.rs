@@ -24,9 +24,7 @@ pub(crate) fn access() -> Vec<Value> {
 
 /// How a Shoot's cluster knows which one it is.
 pub(crate) fn marks(cluster: Cluster, identity: &str) -> Vec<Value> {
-    let map = |name: &str, data: Value| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"}, "data": data})
-    };
+    let map = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"}, "data": data});
     vec![
         map("cluster-identity", json!({"cluster-identity": identity, "origin": "shoot"})),
         map(

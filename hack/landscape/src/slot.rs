@@ -232,14 +232,7 @@ mod tests {
         let registry = tempfile::tempdir().unwrap();
         let owner = tempfile::tempdir().unwrap();
         let slot = Slot::claim(registry.path(), owner.path()).unwrap();
-        let mut ports = vec![
-            Port::Etcd,
-            Port::EtcdPeer,
-            Port::Azurite,
-            Port::Azure,
-            Port::AzureAdmin,
-            Port::Discovery,
-        ];
+        let mut ports = vec![Port::Etcd, Port::EtcdPeer, Port::Azurite, Port::Azure, Port::AzureAdmin, Port::Discovery];
         ports.extend(Cluster::ALL.map(Port::Apiserver));
         ports.extend(Cluster::ALL.map(Port::GardenerApiserver));
         let numbers: BTreeSet<_> = ports.iter().map(|port| slot.port(*port)).collect();

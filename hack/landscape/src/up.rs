@@ -18,7 +18,7 @@ use crate::programs::Programs;
 use crate::progress::{Progress, step};
 use crate::slot::{REGISTRY, Slot};
 use crate::wait::{self, Seen};
-use crate::{azure, down, garden, network, node, objects, provisioner, settings, shoot_content, stand_in};
+use crate::{azure, down, foreign, garden, network, node, objects, provisioner, settings, shoot_content, stand_in};
 
 /// Brings the landscape up and waits until all of it is ready.
 pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
@@ -52,6 +52,9 @@ pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
         )
     };
     tokio::try_join!(azure, standalone, gardened)?;
+    if context.processes.recorded().contains(&control_plane::apiserver(Cluster::ForeignGarden)) {
+        step(progress, "foreign garden ready", foreign::ensure(&context)).await?;
+    }
     step(progress, "Shoots' status true", shoots_true(&context)).await?;
     // Some components are not waited for: what serves nothing can only be seen to run.
     for component in context.processes.recorded() {
@@ -81,7 +84,8 @@ pub(crate) async fn archives(context: &Context, progress: &dyn Progress) -> Resu
         match image::build(image, &context.place.images()).await {
             Ok(archive) => archives.push(archive),
             Err(Error::Precondition(reason)) => {
-                progress.note(&format!("image {} is left out: {reason}; then run `landscape images`", image.reference()));
+                progress
+                    .note(&format!("image {} is left out: {reason}; then run `landscape images`", image.reference()));
             }
             Err(error) => return Err(error),
         }
@@ -192,10 +196,7 @@ async fn shoots_true(context: &Context) -> Result<()> {
                 return Err(context.processes.failure(stand_in::COMPONENT, "ended"));
             }
             let shoot = get_shoot(context, cluster).await?;
-            Ok(match stand_in::settled(&shoot) {
-                true => Seen::Yes(()),
-                false => Seen::NotYet(shoot["status"].to_string()),
-            })
+            Ok(if stand_in::settled(&shoot) { Seen::Yes(()) } else { Seen::NotYet(shoot["status"].to_string()) })
         })
         .await;
         outcome.map_err(|error| match error {

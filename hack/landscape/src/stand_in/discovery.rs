@@ -26,7 +26,7 @@ use crate::slot::Port;
 /// More connections than this wait.
 const CONNECTIONS: usize = 64;
 /// No connection lives longer: clients open a new one.
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+const CONNECTION_LIFE: Duration = Duration::from_mins(1);
 /// More documents than any landscape has issuers for are not kept.
 const DOCUMENTS: usize = 128;
 

@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::discovery::Documents;
-use super::status::{self, Facts};
+use super::status::{self, Facts, Runs};
 use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::error::{Doing, Result};
@@ -121,8 +121,7 @@ impl Shoot<'_> {
             generation: self.object.metadata.generation.unwrap_or_default(),
             asked_to_hibernate: flag(&self.object.data, "/spec/hibernation/enabled"),
             before: self.object.data.get("status").cloned().unwrap_or(Value::Null),
-            api_server_ready: health.client.is_some(),
-            nodes_ready: health.nodes_ready,
+            runs: health.runs,
             now: Timestamp::now(),
             uid,
             managed,
@@ -145,7 +144,14 @@ impl Shoot<'_> {
 
     /// The label by which people select healthy Shoots.
     async fn label(&self, value: &str) -> Result<()> {
-        if self.object.metadata.labels.as_ref().and_then(|labels| labels.get(STATUS)).is_some_and(|label| label == value) {
+        if self
+            .object
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(STATUS))
+            .is_some_and(|label| label == value)
+        {
             return Ok(());
         }
         let patch = json!({"metadata": {"labels": {STATUS: value}}});
@@ -188,7 +194,8 @@ impl Shoot<'_> {
             [("ConfigMap", "v1", "ca-cluster"), ("InternalSecret", "core.gardener.cloud/v1beta1", "ca-client")]
         {
             let name = format!("{}.{suffix}", self.name);
-            let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": self.namespace}});
+            let object =
+                json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": self.namespace}});
             match objects::api(self.client, &object)?.delete(&name, &DeleteParams::default()).await {
                 Err(kube::Error::Api(answer)) if answer.is_not_found() => {}
                 other => other.map(|_| ()).doing(|| format!("delete {kind} {name}"))?,
@@ -211,7 +218,7 @@ impl Shoot<'_> {
 struct Health {
     /// Set when the API server is ready.
     client: Option<Client>,
-    nodes_ready: bool,
+    runs: Runs,
 }
 
 impl Health {
@@ -222,7 +229,7 @@ impl Health {
         let cached = ListParams::default().match_any();
         let nodes = tokio::time::timeout(Duration::from_secs(5), nodes.list(&cached)).await;
         let nodes_ready = matches!(nodes, Ok(Ok(list)) if !list.items.is_empty() && list.items.iter().all(node_ready));
-        Self { client: Some(client), nodes_ready }
+        Self { client: Some(client), runs: if nodes_ready { Runs::All } else { Runs::ApiServer } }
     }
 }
 

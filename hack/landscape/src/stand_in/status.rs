@@ -9,6 +9,18 @@ use serde_json::{Value, json};
 /// A status is written again after this time even if nothing changed: gardenlet's heartbeat is about as slow.
 const FRESH_SECONDS: i64 = 60;
 
+/// How much of a cluster runs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Runs {
+    /// Nothing that answers.
+    #[default]
+    Nothing,
+    /// The API server, but not all nodes.
+    ApiServer,
+    /// All of it.
+    All,
+}
+
 /// All that a status depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -23,8 +35,7 @@ pub(super) struct Facts {
     pub(super) issuer: String,
     /// The status as it is.
     pub(super) before: Value,
-    pub(super) api_server_ready: bool,
-    pub(super) nodes_ready: bool,
+    pub(super) runs: Runs,
     pub(super) now: Timestamp,
 }
 
@@ -33,9 +44,10 @@ pub(super) fn desired(facts: &Facts) -> Value {
     let was_hibernated = facts.before["hibernated"].as_bool().unwrap_or_default();
     let created = facts.before["lastOperation"]["state"] == "Succeeded";
     // Asleep when it should be and is; also on its way up until the API server answers.
-    let hibernated = !facts.api_server_ready && (facts.asked_to_hibernate || was_hibernated);
-    let moving = facts.asked_to_hibernate != hibernated || (!created && !hibernated && !facts.nodes_ready);
-    let mut status = common(facts, operation(facts, if created { "Reconcile" } else { "Create" }, moving));
+    let (api, nodes) = (facts.runs >= Runs::ApiServer, facts.runs == Runs::All);
+    let hibernated = !api && (facts.asked_to_hibernate || was_hibernated);
+    let moving = facts.asked_to_hibernate != hibernated || (!created && !hibernated && !nodes);
+    let mut status = common(facts, &operation(facts, if created { "Reconcile" } else { "Create" }, moving));
     status["hibernated"] = json!(hibernated);
     status["advertisedAddresses"] = json!([
         {"name": "external", "url": facts.address},
@@ -46,13 +58,43 @@ pub(super) fn desired(facts: &Facts) -> Value {
         (false, true) => ("True", format!("{reason}Healthy"), good.to_owned()),
         (false, false) => ("False", format!("{reason}Unhealthy"), bad.to_owned()),
     };
-    let api = facts.api_server_ready;
     status["conditions"] = json!([
-        condition(facts, "APIServerAvailable", up(api, "HealthzRequest", "API server /healthz endpoint responded with success status code.", "API server does not answer.")),
-        condition(facts, "ControlPlaneHealthy", up(api, "ControlPlane", "All control plane components are healthy.", "The control plane does not run.")),
-        condition(facts, "ObservabilityComponentsHealthy", up(api, "ObservabilityComponents", "All observability components are healthy.", "The control plane does not run.")),
-        condition(facts, "EveryNodeReady", up(api && facts.nodes_ready, "EveryNode", "All nodes are ready.", "Not all nodes are ready.")),
-        condition(facts, "SystemComponentsHealthy", up(api && facts.nodes_ready, "SystemComponents", "All system components are healthy.", "Not all system components are healthy.")),
+        condition(
+            facts,
+            "APIServerAvailable",
+            up(
+                api,
+                "HealthzRequest",
+                "API server /healthz endpoint responded with success status code.",
+                "API server does not answer."
+            )
+        ),
+        condition(
+            facts,
+            "ControlPlaneHealthy",
+            up(api, "ControlPlane", "All control plane components are healthy.", "The control plane does not run.")
+        ),
+        condition(
+            facts,
+            "ObservabilityComponentsHealthy",
+            up(
+                api,
+                "ObservabilityComponents",
+                "All observability components are healthy.",
+                "The control plane does not run."
+            )
+        ),
+        condition(facts, "EveryNodeReady", up(nodes, "EveryNode", "All nodes are ready.", "Not all nodes are ready.")),
+        condition(
+            facts,
+            "SystemComponentsHealthy",
+            up(
+                nodes,
+                "SystemComponents",
+                "All system components are healthy.",
+                "Not all system components are healthy."
+            )
+        ),
     ]);
     status
 }
@@ -70,15 +112,15 @@ pub(super) fn label(status: &Value) -> &'static str {
 
 /// The status of a Shoot that nothing stands behind: its creation never ends.
 pub(super) fn without_cluster(facts: &Facts) -> Value {
-    common(facts, operation(facts, "Create", true))
+    common(facts, &operation(facts, "Create", true))
 }
 
 /// The status of a Shoot of which nothing is left.
 pub(super) fn deleted(facts: &Facts) -> Value {
-    common(facts, operation(facts, "Delete", false))
+    common(facts, &operation(facts, "Delete", false))
 }
 
-fn common(facts: &Facts, last_operation: Value) -> Value {
+fn common(facts: &Facts, last_operation: &Value) -> Value {
     json!({
         "technicalID": facts.technical_id,
         "uid": facts.uid,
@@ -93,7 +135,11 @@ fn common(facts: &Facts, last_operation: Value) -> Value {
 fn operation(facts: &Facts, kind: &str, moving: bool) -> Value {
     let before = &facts.before["lastOperation"];
     // A finished creation stays one until there is something to reconcile.
-    let kind = if !moving && kind == "Reconcile" && before["type"].is_string() && facts.before["observedGeneration"] == facts.generation {
+    let kind = if !moving
+        && kind == "Reconcile"
+        && before["type"].is_string()
+        && facts.before["observedGeneration"] == facts.generation
+    {
         before["type"].as_str().unwrap_or(kind)
     } else {
         kind
@@ -109,7 +155,8 @@ fn operation(facts: &Facts, kind: &str, moving: bool) -> Value {
 
 fn condition(facts: &Facts, kind: &str, (status, reason, message): (&str, String, String)) -> Value {
     let now = second(facts.now);
-    let before = facts.before["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
+    let before =
+        facts.before["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
     let since = match before {
         Some(before) if before["status"] == status => before["lastTransitionTime"].clone(),
         _ => json!(now),
@@ -172,8 +219,7 @@ mod tests {
             address: "https://10.77.0.1:20022".to_owned(),
             issuer: "https://10.77.0.1:20022".to_owned(),
             before: Value::Null,
-            api_server_ready: true,
-            nodes_ready: true,
+            runs: Runs::All,
             now: Timestamp::from_second(1_000_000).unwrap(),
         }
     }
@@ -192,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_shoot_that_should_sleep_and_does_is_hibernated() {
-        let status = desired(&Facts { asked_to_hibernate: true, api_server_ready: false, nodes_ready: false, ..facts() });
+        let status = desired(&Facts { asked_to_hibernate: true, runs: Runs::Nothing, ..facts() });
         assert_eq!(status["hibernated"], true);
         assert_eq!(status["lastOperation"]["state"], "Succeeded");
         assert_eq!(conditions(&status), ["True"; 5]);
@@ -201,17 +247,17 @@ mod tests {
     #[test]
     fn a_shoot_that_wakes_stays_hibernated_until_its_api_server_answers() {
         let asleep = json!({"hibernated": true, "lastOperation": {"type": "Create", "state": "Succeeded"}});
-        let waking = Facts { before: asleep, api_server_ready: false, nodes_ready: false, ..facts() };
+        let waking = Facts { before: asleep, runs: Runs::Nothing, ..facts() };
         let status = desired(&waking);
         assert_eq!((&status["hibernated"], &status["lastOperation"]["state"]), (&json!(true), &json!("Processing")));
-        let status = desired(&Facts { api_server_ready: true, nodes_ready: true, ..waking });
+        let status = desired(&Facts { runs: Runs::All, ..waking });
         assert_eq!((&status["hibernated"], &status["lastOperation"]["state"]), (&json!(false), &json!("Succeeded")));
     }
 
     #[test]
     fn a_lost_api_server_is_a_failed_condition_and_no_hibernation() {
         let before = desired(&facts());
-        let status = desired(&Facts { before, api_server_ready: false, nodes_ready: false, ..facts() });
+        let status = desired(&Facts { before, runs: Runs::Nothing, ..facts() });
         assert_eq!(status["hibernated"], false);
         assert_eq!(conditions(&status), ["False"; 5]);
     }
@@ -224,6 +270,6 @@ mod tests {
         assert!(same(&before, &status));
         assert!(!stale(&before, later));
         assert!(stale(&before, Timestamp::from_second(1_000_060).unwrap()));
-        assert!(!same(&before, &desired(&Facts { nodes_ready: false, ..facts() })));
+        assert!(!same(&before, &desired(&Facts { runs: Runs::ApiServer, ..facts() })));
     }
 }
