@@ -15,7 +15,6 @@ fi
 
 # Package and a file that shows that it is installed.
 packages="
-attr:/usr/bin/setfattr
 binutils:/usr/bin/strip
 busybox-static:/bin/busybox
 ca-certificates:/etc/ssl/certs/ca-certificates.crt
