@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs every test of the workspace. The output is streamed and kept in a log; the last line is the total.
-# Arguments go to `cargo test`: `hack/test.sh -p shoot-backup-api` runs the tests of one crate.
+# Arguments go to `cargo test`: `hack/test.sh -p shoot-backup-api` runs the tests of one crate. KEEP=1 leaves the
+# end-to-end tests' landscape running, and uses one that runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SHOOT_BACKUP_CACHE="${SHOOT_BACKUP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shoot-backup}"
@@ -16,6 +17,15 @@ if ! cargo build --workspace --all-targets; then
   exit 1
 fi
 
+# The end-to-end tests share one landscape, and no single test knows that it is the last.
+landscape_down() {
+  [ -z "${KEEP:-}" ] || return 0
+  [ -d "${SHOOT_BACKUP_STATE:-.landscape}/test" ] || return 0
+  "$CARGO_TARGET_DIR/debug/landscape" --name test down "$@"
+}
+trap 'landscape_down; exit 130' INT TERM
+landscape_down
+
 status=0
 cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
@@ -24,6 +34,12 @@ failed_names="$(awk '/^failures:$/ {listing = 1; next} /^test result:/ {listing 
 read -r passed failed <<<"$(awk '/^test result:/ {passed += $4; failed += $6} END {print passed + 0, failed + 0}' "$log")"
 
 echo
+if [ "$status" -eq 0 ]; then
+  landscape_down || status=$?
+else
+  # The logs of its components say more than a test can.
+  landscape_down --keep-logs || true
+fi
 if [ -n "$failed_names" ]; then
   echo "failed tests:"
   sed 's/^/  /' <<<"$failed_names"
