@@ -24,7 +24,7 @@ landscape_down() {
   "$CARGO_TARGET_DIR/debug/landscape" --name test down "$@"
 }
 trap 'landscape_down; exit 130' INT TERM
-landscape_down
+landscape_down || echo "what an earlier run left could not be removed; tests may fail because of it"
 
 status=0
 cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
@@ -34,12 +34,6 @@ failed_names="$(awk '/^failures:$/ {listing = 1; next} /^test result:/ {listing 
 read -r passed failed <<<"$(awk '/^test result:/ {passed += $4; failed += $6} END {print passed + 0, failed + 0}' "$log")"
 
 echo
-if [ "$status" -eq 0 ]; then
-  landscape_down || status=$?
-else
-  # The logs of its components say more than a test can.
-  landscape_down --keep-logs || true
-fi
 if [ -n "$failed_names" ]; then
   echo "failed tests:"
   sed 's/^/  /' <<<"$failed_names"
@@ -49,6 +43,14 @@ if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
 fi
 if [ "$status" -eq 0 ] && [ "$passed" -eq 0 ]; then
   echo "no test ran"
+  status=1
+fi
+# The logs of a landscape on which a test failed say more than the test can.
+keep_logs=""
+[ "$status" -eq 0 ] || keep_logs=--keep-logs
+# shellcheck disable=SC2086 # nothing or one word
+if ! landscape_down $keep_logs 2>&1; then
+  echo "the landscape of the tests could not be ended: hack/landscape.sh --name test down"
   status=1
 fi
 echo "$passed passed, $failed failed"
