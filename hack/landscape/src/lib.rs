@@ -25,6 +25,7 @@ mod http;
 mod image;
 mod kubeconfig;
 mod landscape;
+mod machine;
 mod network;
 mod node;
 mod node_config;

@@ -18,7 +18,9 @@ use crate::programs::Programs;
 use crate::progress::{Progress, step};
 use crate::slot::{REGISTRY, Slot};
 use crate::wait::{self, Seen};
-use crate::{azure, down, foreign, garden, network, node, objects, provisioner, settings, shoot_content, stand_in};
+use crate::{
+    azure, down, foreign, garden, machine, network, node, objects, provisioner, settings, shoot_content, stand_in,
+};
 
 /// Brings the landscape up and waits until all of it is ready.
 pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
@@ -31,6 +33,7 @@ pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
     settings::remember_programs(&place.state, &programs)?;
     let slot = Slot::claim(Path::new(REGISTRY), &place.state)?;
     let context = Context::new(name, place, slot, programs)?;
+    machine::ensure_watches()?;
     network::ensure_bridge(&context.slot).await?;
 
     let images = async { step(progress, "images ready", archives(&context, progress)).await };
