@@ -24,12 +24,21 @@ pub fn is_retryable(error: &kube::Error) -> bool {
 
 /// Calls until it works, until the error is one that stays, or until two minutes are over. A call that changes something
 /// may have taken effect although its answer was lost: callers accept "already exists" and "not found" accordingly.
-pub async fn call<T, F, Fut>(mut call: F) -> Result<T, kube::Error>
+pub async fn call<T, F, Fut>(call: F) -> Result<T, kube::Error>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, kube::Error>>,
 {
-    let end = Instant::now() + PATIENCE;
+    call_within(PATIENCE, call).await
+}
+
+/// Like [`call`], with other bounds.
+pub async fn call_within<T, F, Fut>(patience: Duration, mut call: F) -> Result<T, kube::Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, kube::Error>>,
+{
+    let end = Instant::now() + patience;
     let mut pause = FIRST_PAUSE;
     loop {
         match call().await {
