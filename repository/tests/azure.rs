@@ -1,7 +1,8 @@
 //! The Azure store: what it sends, what it makes of answers, what it repeats.
 
+#![allow(clippy::unwrap_used, reason = "outside of test functions the lint does not see that this is a test")]
+
 #[path = "support/azure.rs"]
-#[allow(clippy::unwrap_used, reason = "only tests use this")]
 mod service;
 mod support;
 

@@ -1,5 +1,7 @@
 //! What happens when things go wrong: two writers, killed writers, damage, wrong passwords.
 
+#![allow(clippy::unwrap_used, reason = "outside of test functions the lint does not see that this is a test")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

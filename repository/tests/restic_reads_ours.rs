@@ -1,5 +1,7 @@
 //! Stock restic reads what we wrote.
 
+#![allow(clippy::unwrap_used, reason = "outside of test functions the lint does not see that this is a test")]
+
 mod support;
 
 use shoot_backup_repository::Metadata;

@@ -136,15 +136,15 @@ fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(*name, *value);
     }
-    Ok(response.body(whole(body)).unwrap())
+    response.body(whole(body)).unwrap()
 }
 
-fn refuse(status: u16, code: &str) -> Answer {
+fn refuse(status: u16, code: &str) -> Response<Body> {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>It is {code}.</Message></Error>");
     reply(status, &[("x-ms-error-code", code), ("content-type", "application/xml")], body)
 }
@@ -165,16 +165,16 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     state.requests.lock().unwrap().push(operation);
     let fault = state.faults.lock().unwrap().get_mut(operation).and_then(VecDeque::pop_front);
     if let Some(Fault::Status(status, code)) = fault {
-        return refuse(status, code);
+        return Ok(refuse(status, code));
     }
     let response = if operation == "token" {
-        token(&state)?
+        token(&state)
     } else if !is_authorised(&state, &parts.headers) {
-        refuse(401, "InvalidAuthenticationInfo")?
+        refuse(401, "InvalidAuthenticationInfo")
     } else {
         let name = path.strip_prefix("/account/backups").unwrap_or_default().trim_start_matches('/').to_owned();
-        let name = name.replace("%20", " ");
-        blob(&state, operation, &name, &query, &parts.headers, body)?
+        let name = name.replace("%20", " ").replace("%2F", "/");
+        blob(&state, operation, &name, &query, &parts.headers, body)
     };
     match fault {
         Some(Fault::LoseAnswer) => Err(std::io::Error::other("fault")),
@@ -193,7 +193,7 @@ async fn truncate(response: Response<Body>) -> Answer {
     Ok(Response::from_parts(parts, BodyExt::boxed(StreamBody::new(frames))))
 }
 
-fn token(state: &State) -> Answer {
+fn token(state: &State) -> Response<Body> {
     if let Some((status, body)) = &*state.entra_error.lock().unwrap() {
         return reply(*status, &[("content-type", "application/json")], body.clone());
     }
@@ -211,7 +211,14 @@ fn is_authorised(state: &State, headers: &hyper::HeaderMap) -> bool {
 
 const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
 
-fn blob(state: &State, operation: &str, name: &str, query: &str, headers: &hyper::HeaderMap, body: Bytes) -> Answer {
+fn blob(
+    state: &State,
+    operation: &str,
+    name: &str,
+    query: &str,
+    headers: &hyper::HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
     let mut blobs = state.blobs.lock().unwrap();
     match operation {
         "list" => list(&blobs, query),
@@ -234,7 +241,7 @@ fn blob(state: &State, operation: &str, name: &str, query: &str, headers: &hyper
     }
 }
 
-fn get(data: &Bytes, headers: &hyper::HeaderMap) -> Answer {
+fn get(data: &Bytes, headers: &hyper::HeaderMap) -> Response<Body> {
     let range = headers.get("x-ms-range").or_else(|| headers.get("range")).and_then(|range| {
         let (start, end) = range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
         Some((start.parse::<usize>().ok()?, end.parse::<usize>().unwrap_or(usize::MAX - 1)))
@@ -251,7 +258,7 @@ fn get(data: &Bytes, headers: &hyper::HeaderMap) -> Answer {
     reply(206, &all, data.slice(start..end))
 }
 
-fn list(blobs: &BTreeMap<String, Bytes>, query: &str) -> Answer {
+fn list(blobs: &BTreeMap<String, Bytes>, query: &str) -> Response<Body> {
     let parameter = |name: &str| {
         query
             .split('&')

@@ -33,6 +33,7 @@ impl Restic {
             .arg("--no-cache")
             .args(arguments)
             .env("RESTIC_PASSWORD", &self.password)
+            .env("TZ", "UTC")
             .output()
             .expect("install restic")
     }
