@@ -13,8 +13,8 @@ help: ## List the verbs.
 
 demo: ## Tell the whole story on a local landscape, from nothing to a restored application (KEEP=1 leaves it running).
 	@hack/setup.sh
-	@cargo build --workspace --bins
-	@cargo run --quiet -p shoot-backup-e2e --bin demo
+	@hack/build.sh
+	@"$$CARGO_TARGET_DIR/debug/demo"
 
 test: ## Run every test: unit, engine against restic, Azure emulator, end to end on the landscape.
 	@hack/setup.sh
@@ -24,7 +24,8 @@ lint: ## Check format, lints, generated files, charts, licences and documentatio
 	@hack/lint.sh
 
 gen: ## Write what is generated: CRDs, the delivered manifests, reference pages.
-	@cargo run --quiet -p shoot-backup-gen
+	@hack/build.sh shoot-backup-gen
+	@"$$CARGO_TARGET_DIR/debug/shoot-backup-gen" --root .
 
 landscape: ## Start the local landscape and leave it running; `hack/landscape.sh` does the rest.
 	@hack/setup.sh

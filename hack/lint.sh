@@ -50,7 +50,8 @@ step "format"
 cargo fmt --all --check
 
 step "generated files"
-cargo run --quiet -p shoot-backup-gen -- --check
+hack/build.sh shoot-backup-gen
+"$CARGO_TARGET_DIR/debug/shoot-backup-gen" --root . --check
 
 step "charts"
 hack/lint-charts.sh
