@@ -212,3 +212,179 @@ fn stray_entries(resource: &Resource, existing: &Value, wanted: &Value) -> Optio
     }
     (!patch.is_empty()).then(|| json!(patch))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::restore::fake_cluster::FakeCluster;
+
+    const CONFIG_MAPS: &str = "/api/v1/namespaces/shop/configmaps";
+    const SETTINGS: &str = "/api/v1/namespaces/shop/configmaps/settings";
+    const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/web";
+
+    fn cluster() -> (FakeCluster, Applier) {
+        let (cluster, client) = FakeCluster::start();
+        cluster.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
+        (cluster, Applier { client, restore_uid: "restore-1".to_owned() })
+    }
+
+    fn config_map(data: &Value) -> (Resource, Kept) {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "settings", "namespace": "shop", "annotations": {ANNOTATION_RESTORE: "restore-1"}},
+            "data": data,
+        });
+        let kept = Kept {
+            object,
+            kind: "ConfigMap".to_owned(),
+            name: "settings".to_owned(),
+            namespace: Some("shop".to_owned()),
+            renamed: false,
+        };
+        (Resource::of_folder("core", "v1", "configmaps"), kept)
+    }
+
+    fn there(annotations: &Value, data: &Value) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "settings", "namespace": "shop", "annotations": annotations}, "data": data,
+        })
+    }
+
+    const SKIP: OnConflict = OnConflict::Skip("already there");
+
+    #[tokio::test]
+    async fn what_is_not_there_is_created() {
+        let (cluster, applier) = cluster();
+        let (resource, kept) = config_map(&json!({"a": "1"}));
+        assert_eq!(applier.apply(&resource, &kept, SKIP).await, Done::Created);
+        assert_eq!(cluster.get(SETTINGS).unwrap()["data"], json!({"a": "1"}));
+        assert_eq!(cluster.requests(&Method::PATCH), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_is_there_stays_under_skip() {
+        let (cluster, applier) = cluster();
+        cluster.put(SETTINGS, there(&json!({}), &json!({"a": "theirs"})));
+        let (resource, kept) = config_map(&json!({"a": "ours"}));
+        assert_eq!(applier.apply(&resource, &kept, SKIP).await, Done::Skipped("already there".to_owned()));
+        assert_eq!(cluster.get(SETTINGS).unwrap()["data"], json!({"a": "theirs"}));
+    }
+
+    #[tokio::test]
+    async fn what_this_restore_made_before_counts_as_created() {
+        let (cluster, applier) = cluster();
+        cluster.put(SETTINGS, there(&json!({ANNOTATION_RESTORE: "restore-1"}), &json!({})));
+        let (resource, kept) = config_map(&json!({}));
+        assert_eq!(applier.apply(&resource, &kept, SKIP).await, Done::Created);
+        cluster.put(SETTINGS, there(&json!({ANNOTATION_RESTORE: "another"}), &json!({})));
+        assert!(matches!(applier.apply(&resource, &kept, SKIP).await, Done::Skipped(_)));
+    }
+
+    #[tokio::test]
+    async fn overwrite_makes_data_what_the_backup_has() {
+        let (cluster, applier) = cluster();
+        cluster.put(SETTINGS, there(&json!({"note": "n"}), &json!({"a": "theirs", "stray": "x"})));
+        let (resource, kept) = config_map(&json!({"a": "ours"}));
+        assert_eq!(applier.apply(&resource, &kept, OnConflict::Overwrite).await, Done::Changed);
+        assert_eq!(cluster.get(SETTINGS).unwrap()["data"], json!({"a": "ours"}));
+        assert_eq!(cluster.requests(&Method::DELETE), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_is_being_deleted_is_tried_again() {
+        let (cluster, applier) = cluster();
+        let mut leaving = there(&json!({}), &json!({}));
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        cluster.put(SETTINGS, leaving);
+        let (resource, kept) = config_map(&json!({}));
+        assert!(matches!(applier.apply(&resource, &kept, OnConflict::Overwrite).await, Done::Again(_)));
+        cluster.remove(SETTINGS);
+        assert_eq!(applier.apply(&resource, &kept, OnConflict::Overwrite).await, Done::Created);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_may_pass_is_tried_again_and_one_that_stays_is_a_failure() {
+        let (cluster, applier) = cluster();
+        let (resource, kept) = config_map(&json!({}));
+        cluster.refuse(CONFIG_MAPS, 1, 500, "InternalError", "failed calling webhook \"hook\"");
+        assert!(matches!(applier.apply(&resource, &kept, SKIP).await, Done::Again(_)));
+        cluster.refuse(CONFIG_MAPS, 1, 422, "Invalid", "data: too long");
+        let done = applier.apply(&resource, &kept, SKIP).await;
+        assert_eq!(done, Done::Failed("data: too long (Invalid)".to_owned()));
+        assert_eq!(applier.apply(&resource, &kept, SKIP).await, Done::Created);
+    }
+
+    #[tokio::test]
+    async fn what_the_cluster_does_not_serve_says_so() {
+        let (_, applier) = cluster();
+        let (resource, mut kept) = config_map(&json!({}));
+        kept.namespace = Some("gone".to_owned());
+        let Done::Again(reason) = applier.apply(&resource, &kept, SKIP).await else { panic!() };
+        assert!(reason.contains("serves no configmaps of v1, or the namespace is gone"), "{reason}");
+    }
+
+    fn binding(role: &str, namespaces: &[&str]) -> Value {
+        let subjects: Vec<_> = namespaces
+            .iter()
+            .map(|namespace| json!({"kind": "ServiceAccount", "name": "web", "namespace": namespace}))
+            .collect();
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "web"},
+            "roleRef": {"kind": "ClusterRole", "name": role}, "subjects": subjects,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_copy_gets_its_rights_beside_the_original() {
+        let (cluster, applier) = cluster();
+        cluster.put(BINDING, binding("view", &["shop"]));
+        let resource = Resource::of_folder("rbac.authorization.k8s.io", "v1", "clusterrolebindings");
+        let kept = |role: &str| Kept {
+            object: binding(role, &["shop-copy"]),
+            kind: "ClusterRoleBinding".to_owned(),
+            name: "web".to_owned(),
+            namespace: None,
+            renamed: true,
+        };
+        let on_conflict = OnConflict::of(&resource, &kept("view"), ConflictPolicy::Overwrite, false);
+        assert_eq!(on_conflict, OnConflict::AddSubjects);
+        assert_eq!(applier.apply(&resource, &kept("view"), on_conflict).await, Done::Changed);
+        assert_eq!(cluster.get(BINDING).unwrap()["subjects"], binding("view", &["shop", "shop-copy"])["subjects"]);
+        assert!(matches!(applier.apply(&resource, &kept("view"), on_conflict).await, Done::Skipped(_)));
+        assert!(matches!(applier.apply(&resource, &kept("admin"), on_conflict).await, Done::Skipped(_)));
+    }
+
+    fn decided(name: &str, object: &str, renamed: bool, policy: ConflictPolicy, new_namespace: bool) -> OnConflict {
+        let parts: Vec<_> = name.split('/').collect();
+        let kept = Kept { object: Value::Null, kind: String::new(), name: object.to_owned(), namespace: None, renamed };
+        OnConflict::of(&Resource::of_folder(parts[0], "v1", parts[1]), &kept, policy, new_namespace)
+    }
+
+    #[test]
+    fn the_policy_decides_about_objects_of_the_application_only() {
+        use ConflictPolicy::{Overwrite, Skip};
+        let overwrites =
+            |name: &str, renamed: bool| decided(name, "web", renamed, Overwrite, false) == OnConflict::Overwrite;
+        assert!(overwrites("apps/deployments", false));
+        assert!(overwrites("rbac.authorization.k8s.io/clusterroles", false));
+        assert!(!overwrites("storage.k8s.io/storageclasses", false));
+        assert!(!overwrites("apiextensions.k8s.io/customresourcedefinitions", false));
+        // The data of a claim that is there is never overwritten.
+        assert!(!overwrites("core/persistentvolumeclaims", false));
+        // It calls the original's service.
+        assert!(!overwrites("admissionregistration.k8s.io/validatingwebhookconfigurations", true));
+        assert!(overwrites("admissionregistration.k8s.io/validatingwebhookconfigurations", false));
+        assert!(matches!(decided("apps/deployments", "web", false, Skip, true), OnConflict::Skip(_)));
+    }
+
+    #[test]
+    fn the_account_that_the_cluster_made_in_a_new_namespace_is_no_conflict() {
+        use ConflictPolicy::Skip;
+        assert_eq!(decided("core/serviceaccounts", "default", false, Skip, true), OnConflict::Overwrite);
+        assert!(matches!(decided("core/serviceaccounts", "default", false, Skip, false), OnConflict::Skip(_)));
+        assert!(matches!(decided("core/serviceaccounts", "web", false, Skip, true), OnConflict::Skip(_)));
+    }
+}

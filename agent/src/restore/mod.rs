@@ -12,6 +12,8 @@
 pub mod apply;
 mod classes;
 mod definitions;
+#[cfg(test)]
+mod fake_cluster;
 mod namespaces;
 pub mod objects;
 pub mod owners;
@@ -20,6 +22,8 @@ mod quantity;
 mod refusal;
 pub mod report;
 pub mod resource;
+#[cfg(test)]
+mod tests;
 pub mod transform;
 pub mod volumes;
 pub mod waves;

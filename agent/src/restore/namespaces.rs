@@ -15,6 +15,7 @@ use super::apply::{Done, OnConflict};
 use super::objects::Work;
 use super::resource::Resource;
 use super::transform::{Kept, Transformed, transform};
+use crate::backup::layout;
 use crate::operation::Failure;
 use crate::retry;
 
@@ -28,7 +29,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub async fn ensure(work: &Work<'_>) -> Result<HashSet<String>, Failure> {
     let resource = Resource::of_folder("core", "v1", "namespaces");
     let stored = match work.plan.namespaces {
-        Some(tree) => work.directory(&tree, "cluster").await?,
+        Some(tree) => work.directory(&tree, layout::CLUSTER).await?,
         None => None,
     };
     let mut made = HashSet::new();
@@ -70,7 +71,7 @@ async fn wanted(
 ) -> Result<Kept, Failure> {
     let mut object = json!({"kind": "Namespace", "metadata": {"name": source}});
     if let Some(tree) = stored {
-        let name = format!("{source}.json");
+        let name = layout::file_name(source);
         if let Some(node) = work.reader.tree(tree).await?.find(name.as_ref()) {
             object = work.read(node).await?;
         }

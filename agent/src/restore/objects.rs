@@ -20,6 +20,7 @@ use super::resource::Resource;
 use super::transform::{Kept, Transformed, is_bare_account, maker, transform};
 use super::volumes::Volumes;
 use super::waves::Wave;
+use crate::backup::layout;
 use crate::operation::failure::with_causes;
 use crate::operation::{Failure, Running};
 
@@ -116,10 +117,10 @@ impl Work<'_> {
     /// Restores the objects of one resource.
     async fn folder(&self, folder: &Folder, made: &HashSet<String>, later: &Later) -> Result<(), Failure> {
         let resource = Arc::new(folder.resource.clone());
-        if let Some(tree) = self.directory(&folder.tree, "cluster").await? {
+        if let Some(tree) = self.directory(&folder.tree, layout::CLUSTER).await? {
             self.entries(&resource, None, &tree, made, later).await?;
         }
-        let Some(namespaces) = self.directory(&folder.tree, "namespaces").await? else { return Ok(()) };
+        let Some(namespaces) = self.directory(&folder.tree, layout::NAMESPACES).await? else { return Ok(()) };
         for (namespace, tree) in directories(self.reader.tree(&namespaces).await?.nodes) {
             if self.plan.rules.namespaces.contains_key(&namespace) {
                 self.entries(&resource, Some(namespace.into()), &tree, made, later).await?;

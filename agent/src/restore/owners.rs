@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use super::plan::Plan;
 use super::transform::Owner;
+use crate::backup::layout;
 
 /// Folders whose names are remembered. Objects come folder by folder, so that their owners are in two or three.
 const REMEMBERED: usize = 8;
@@ -62,7 +63,7 @@ impl Owners {
 /// Names of the objects of a resource in a namespace.
 async fn read(reader: &Reader, resource: Id, namespace: &str) -> Result<HashSet<String>, RepositoryError> {
     let mut tree = resource;
-    for name in ["namespaces", namespace] {
+    for name in [layout::NAMESPACES, namespace] {
         match reader.tree(&tree).await?.find(name.as_ref()).and_then(|node| node.subtree) {
             Some(subtree) => tree = subtree,
             None => return Ok(HashSet::new()),

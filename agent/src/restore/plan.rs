@@ -13,6 +13,7 @@ use shoot_backup_repository::{Id, NodeKind, Reader, RepositoryError};
 use super::resource::Resource;
 use super::transform::Rules;
 use super::waves::{Wave, rank};
+use crate::backup::layout;
 
 /// Why a `Restore` asks for something that cannot be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -186,7 +187,7 @@ fn is_plural_of(plural: &str, kind: &str) -> bool {
 /// The resources of a backup: the folders `objects/<group or core>/<version>/<resource>` of its objects' snapshot.
 pub async fn folders(reader: &Reader, snapshot: &Id) -> Result<Vec<Folder>, RepositoryError> {
     let mut folders = Vec::new();
-    for group in directories(reader.entries(snapshot, "objects").await?) {
+    for group in directories(reader.entries(snapshot, layout::ROOT).await?) {
         for version in directories(reader.tree(&group.1).await?.nodes) {
             for resource in directories(reader.tree(&version.1).await?.nodes) {
                 folders.push(Folder {

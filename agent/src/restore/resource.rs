@@ -3,8 +3,7 @@
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 
-/// Folder of the core group in the objects' snapshot.
-const CORE: &str = "core";
+use crate::backup::layout;
 
 /// Group, version and plural name of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,15 +20,15 @@ impl Resource {
     /// The resource whose objects are in `objects/<folder>/<version>/<plural>`.
     #[must_use]
     pub fn of_folder(folder: &str, version: &str, plural: &str) -> Self {
-        let group = if folder == CORE { "" } else { folder };
+        let group = layout::folder_group(folder);
         Self { group: group.to_owned(), version: version.to_owned(), plural: plural.to_owned() }
     }
 
     /// Its folder in the objects' snapshot.
     #[must_use]
     pub fn folder(&self) -> String {
-        let group = if self.group.is_empty() { CORE } else { &self.group };
-        format!("objects/{group}/{}/{}", self.version, self.plural)
+        let group = layout::group_folder(&self.group);
+        format!("{}/{group}/{}/{}", layout::ROOT, self.version, self.plural)
     }
 
     /// `group/version`, or only the version in the core group.
