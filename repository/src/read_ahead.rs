@@ -13,8 +13,8 @@ use crate::store::{BlobStore, StoreError};
 const WINDOW: u32 = 2 * 1024 * 1024;
 /// Blobs from this size on are read alone.
 const LARGE: u32 = 512 * 1024;
-/// How many windows are kept: 32 MiB.
-const WINDOWS: usize = 16;
+/// How many windows are kept: 16 MiB.
+const WINDOWS: usize = 8;
 
 /// The windows that were read last.
 #[derive(Debug)]

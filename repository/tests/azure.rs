@@ -125,6 +125,19 @@ async fn entras_own_words_reach_the_caller() {
 }
 
 #[tokio::test]
+async fn an_outdated_token_of_the_pod_is_read_again_once() {
+    let service = Service::start().await;
+    let body = r#"{"error":"invalid_client","error_description":"AADSTS700024: Client assertion is not within its valid time range."}"#;
+    *service.state.entra_error.lock().unwrap() = Some((401, body.to_owned()));
+    let store = service.store();
+    assert_eq!(store.read("x").await.unwrap_err().code(), Some("AADSTS700024"));
+    assert_eq!(service.count("token"), 2);
+    // Once the file is good the same store works: no refusal is remembered.
+    *service.state.entra_error.lock().unwrap() = None;
+    store.create("x", "content".into()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_said_at_once_with_what_to_do() {
     let service = Service::start().await;
     let options = shoot_backup_repository::AzureOptions { extra_ca_pem: None, ..service.options() };

@@ -185,12 +185,15 @@ impl AzureStore {
                 )
                 .with_ambiguous(true),
             };
-            // A token that expired, or was made before a role was given, is worth one fresh one. Entra's own refusal is not.
-            let entra = error.code().is_some_and(|code| code.starts_with("AADSTS"));
-            if error.kind() == StoreErrorKind::Unauthenticated && !renewed && !entra {
-                renewed = true;
+            // A token that expired, or was made before a role was given, is worth one fresh one. So is Entra's complaint
+            // that the pod's own is out of date: the kubelet has written a new one. Its other refusals are final.
+            if error.kind() == StoreErrorKind::Unauthenticated {
                 self.forget(&session);
-                continue;
+                let code = error.code().unwrap_or_default();
+                if !renewed && (!code.starts_with("AADSTS") || code == "AADSTS700024") {
+                    renewed = true;
+                    continue;
+                }
             }
             lost |= error.is_ambiguous();
             let Some(delay) = patience.after(tried, &error) else {
