@@ -66,7 +66,7 @@ pub enum BlobError {
     },
 }
 
-/// Compresses where that makes it shorter, and encrypts. Takes about 5 ms per MiB: run it where blocking is allowed.
+/// Compresses where that makes it shorter, and encrypts. Takes milliseconds per MiB: run it where blocking is allowed.
 pub(crate) fn seal(kind: BlobKind, id: Id, plain: &[u8], key: &Key) -> Result<SealedBlob, BlobError> {
     let length = u32::try_from(plain.len())
         .ok()

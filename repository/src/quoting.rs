@@ -131,7 +131,7 @@ fn number(digits: &[u8], radix: u32) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Pairs that `strconv.Quote` of Go 1.19 gave.
+    /// Pairs by the rules of `strconv.Quote`; `tests/directory.rs` compares with what restic itself writes.
     const QUOTED: &[(&[u8], &str)] = &[
         (b"plain.txt", "plain.txt"),
         (b"a b", "a b"),
