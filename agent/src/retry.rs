@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a call is repeated in all: an API server that restarts is back by then.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// The first pause; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
@@ -41,7 +41,8 @@ where
     let end = Instant::now() + patience;
     let mut pause = FIRST_PAUSE;
     loop {
-        match call().await {
+        // Boxed, because the client's futures are large and callers hold several.
+        match Box::pin(call()).await {
             Err(error) if is_retryable(&error) && Instant::now() + pause < end => {
                 tracing::debug!(%error, "repeating a call of the API server");
                 tokio::time::sleep(pause.max(asked_pause(&error))).await;

@@ -23,7 +23,7 @@ const MAX_CONNECTIONS: usize = 32;
 /// How long a client may take for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may live.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What the server answers from.
 #[derive(Debug)]

@@ -94,7 +94,7 @@ impl Related {
         }
     }
 
-    /// Notes the ClusterRole that a binding refers to.
+    /// Notes the `ClusterRole` that a binding refers to.
     pub fn observe_role_reference(&mut self, binding: &Value) {
         if text(binding, "/roleRef/kind") == Some("ClusterRole") {
             self.add(RelatedKind::ClusterRole, text(binding, "/roleRef/name"));
@@ -125,7 +125,7 @@ impl Related {
     }
 }
 
-/// Whether a ClusterRoleBinding gives rights to ServiceAccounts of the namespaces.
+/// Whether a `ClusterRoleBinding` gives rights to `ServiceAccounts` of the namespaces.
 #[must_use]
 pub fn binds(binding: &Value, namespaces: &BTreeSet<String>) -> bool {
     array(binding.pointer("/subjects")).any(|subject| match text(subject, "/kind") {

@@ -71,7 +71,7 @@ impl VolumeBackup<'_> {
         self.running.set_volumes_total(candidates.len() as u64);
         let outcomes = stream::iter(candidates.into_iter().map(|candidate| async move {
             let path = twin::claim_path(&candidate.claim);
-            let outcome = self.volume(&candidate).await;
+            let outcome = Box::pin(self.volume(&candidate)).await;
             self.running.volume_done();
             match outcome {
                 Ok(found) => found,

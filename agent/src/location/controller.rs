@@ -32,7 +32,7 @@ const CONCURRENCY: u16 = 4;
 /// How soon a failed reconcile is repeated.
 const ERROR_INTERVAL: Duration = Duration::from_secs(5);
 /// How old the time of an unchanged outcome may get before it is written anew.
-const STALE: Duration = Duration::from_secs(540);
+const STALE: Duration = Duration::from_mins(9);
 
 /// What the reconciles share: the context, and when each location was tried.
 struct State {
@@ -64,6 +64,8 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         .await;
 }
 
+// The signature is the controller's.
+#[allow(clippy::needless_pass_by_value)]
 fn error_policy(object: Arc<PartialObjectMeta<BackupLocation>>, error: &ReconcileError, state: Arc<State>) -> Action {
     let causes = crate::operation::failure::with_causes(error);
     tracing::warn!(location = object.name_any(), error = %causes, "reconcile failed");

@@ -54,7 +54,7 @@ pub enum LocationError {
         /// Name of the location.
         name: String,
         /// Why.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The repository failed.
     #[error("failed to {what} in BackupLocation {name}")]
@@ -64,7 +64,7 @@ pub enum LocationError {
         /// Name of the location.
         name: String,
         /// Why.
-        source: RepositoryError,
+        source: Box<RepositoryError>,
     },
     /// A file of ours is not what it should be.
     #[error("failed to understand {path} in BackupLocation {name}: {reason}; restore the file from a copy")]

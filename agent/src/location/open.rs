@@ -89,7 +89,7 @@ pub fn azure_store(target: &Target, extra_ca_pem: Option<Vec<u8>>) -> Result<Azu
     AzureStore::new(options).map_err(|source| LocationError::Store {
         what: "set up access".to_owned(),
         name: target.location.clone(),
-        source,
+        source: Box::new(source),
     })
 }
 
@@ -215,14 +215,14 @@ impl Location {
     }
 
     fn store_error(&self, what: String, source: StoreError) -> LocationError {
-        LocationError::Store { what, name: self.name.clone(), source }
+        LocationError::Store { what, name: self.name.clone(), source: Box::new(source) }
     }
 
     fn repository_error(&self, cluster_uid: &str, source: RepositoryError) -> LocationError {
         LocationError::Repository {
             what: format!("open the repository of cluster {cluster_uid}"),
             name: self.name.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 

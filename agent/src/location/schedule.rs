@@ -5,11 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// How often a location that works is tried.
-const VALID_INTERVAL: Duration = Duration::from_secs(600);
+const VALID_INTERVAL: Duration = Duration::from_mins(10);
 /// How soon a location that failed is tried again, the first time; each time is twice the one before.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
 /// The longest pause between tries of a location that failed.
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+const LONGEST_RETRY: Duration = Duration::from_mins(5);
 
 /// What this process remembers of a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_location_that_works_is_tried_every_ten_minutes() {
-        assert_eq!(wait(Some(&tried(0)), 1, false, at(1060)), Some(Duration::from_secs(540)));
+        assert_eq!(wait(Some(&tried(0)), 1, false, at(1060)), Some(Duration::from_mins(9)));
         assert_eq!(wait(Some(&tried(0)), 1, false, at(1600)), None);
     }
 

@@ -36,7 +36,7 @@ const ANNOTATION_TEMPORARY_UID: &str = "shootbackup.extensions.gardener.cloud/te
 /// Kubernetes' annotation of volumes that a provisioner made: only these are ever thrown away.
 const ANNOTATION_PROVISIONED: &str = "pv.kubernetes.io/provisioned-by";
 /// How long a controller of Kubernetes may take for one step.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Why a volume was not made or not handed over.
 #[derive(Debug, thiserror::Error)]
@@ -194,10 +194,10 @@ async fn bind(context: &Context, target: &PersistentVolumeClaim, volume: &str, p
 /// Gives a volume its reclaim policy back and removes our marks.
 async fn unmark(volumes: &Api<PersistentVolume>, volume: &PersistentVolume) -> Result<(), ClaimError> {
     let policy = volume.annotations().get(ANNOTATION_POLICY).cloned().unwrap_or_else(|| policy(volume));
-    patch(volumes, &volume.name_any(), &unmarked(json!({"persistentVolumeReclaimPolicy": policy}))).await
+    patch(volumes, &volume.name_any(), &unmarked(&json!({"persistentVolumeReclaimPolicy": policy}))).await
 }
 
-fn unmarked(spec: serde_json::Value) -> serde_json::Value {
+fn unmarked(spec: &serde_json::Value) -> serde_json::Value {
     json!({
         "metadata": {
             "labels": {names::LABEL_OPERATION_UID: null},
@@ -251,7 +251,7 @@ pub async fn settle(context: &Context, volume: &PersistentVolume) -> Result<(), 
             // A claimRef with the UID of a claim that is gone makes the volume Released, and only released volumes are
             // removed by their provisioner.
             let uid = volume.annotations().get(ANNOTATION_TEMPORARY_UID);
-            let change = unmarked(json!({
+            let change = unmarked(&json!({
                 "persistentVolumeReclaimPolicy": "Delete",
                 "claimRef": {
                     "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": context.pod.namespace,

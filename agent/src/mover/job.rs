@@ -28,7 +28,7 @@ const BACKOFF_LIMIT: i32 = 2;
 /// How often a Job is looked at.
 const POLL: Duration = Duration::from_secs(1);
 /// How long a pod may take to start: a node may have to be made first.
-const START_PATIENCE: Duration = Duration::from_secs(600);
+const START_PATIENCE: Duration = Duration::from_mins(10);
 /// How long a finished Job stays if the agent does not remove it.
 const KEEP_FINISHED: i32 = 3600;
 /// Name of the mover's container.
@@ -325,7 +325,7 @@ mod tests {
         let task = Task { target: Target::default(), cluster_uid: "c".to_owned(), work };
         let job = MoverJob { name: "mover", claim: "twin", node: Some("node-1"), task: &task };
         let own = OwnPod { image: "agent:1".to_owned(), namespace: "shoot-backup".to_owned(), ..OwnPod::default() };
-        build(job, &own, "uid", Duration::from_secs(60)).unwrap().spec.unwrap().template.spec.unwrap()
+        build(job, &own, "uid", Duration::from_mins(1)).unwrap().spec.unwrap().template.spec.unwrap()
     }
 
     fn backup() -> Work {

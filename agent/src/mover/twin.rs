@@ -1,8 +1,8 @@
 //! What a mover mounts to read a volume.
 //!
 //! A pod mounts claims of its own namespace only, and movers never run in an application's namespace: no quota, policy
-//! or webhook of the application is in their way. So the volume gets a *twin*: a second PersistentVolume object for the
-//! same storage, bound to a claim in the agent's namespace. A twin is always of reclaim policy `Retain`, so that its
+//! or webhook of the application is in their way. So the volume gets a *twin*: a second `PersistentVolume` object for
+//! the same storage, bound to a claim in the agent's namespace. A twin is always of reclaim policy `Retain`, so that its
 //! deletion never touches data.
 //!
 //! [`mount_source`] is the one place that decides what is mounted; a snapshot of the volume would be decided here too.

@@ -68,7 +68,7 @@ async fn work<K: AgentOperation>(
 
 fn running<K: AgentOperation>(object: &K, begun: &OperationStatus, place: &Place) -> Running {
     let started = begun.start_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
-    let timeout = shoot_backup_api::duration::parse(object.timeout()).unwrap_or(Duration::from_secs(4 * 3600));
+    let timeout = shoot_backup_api::duration::parse(object.timeout()).unwrap_or(Duration::from_hours(4));
     let elapsed = Timestamp::now().duration_since(started).unsigned_abs();
     let uid = object.uid().unwrap_or_default();
     Running::new(Start {
@@ -126,7 +126,7 @@ fn end<R: serde::Serialize>(
     match result {
         Ok(outcome) => {
             status.result = serde_json::to_value(&outcome.result).ok();
-            status.progress.step = "Done".to_owned();
+            "Done".clone_into(&mut status.progress.step);
             status.with_phase(outcome.phase, outcome.phase.as_str(), &outcome.message, now)
         }
         Err(failure) => status.with_phase(phase_of(failure), failure.reason(), &failure.to_string(), now),

@@ -115,7 +115,7 @@ mod tests {
             phase,
             attempts: 1,
             started: Some(at(100)),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             running: false,
             deleting: false,
             requested: None,

@@ -19,7 +19,7 @@ use crate::mover::twin::{ANNOTATION_ROLE, ROLE_TWIN};
 use crate::retry;
 
 /// How often things without an operation are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 /// How long pods and claims may take to go.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -48,6 +48,11 @@ pub enum LeftoverError {
 /// Removes everything with the label of an operation: Jobs first, so that nothing uses the claims, then claims, then
 /// volumes.
 pub async fn remove(context: &Context, uid: &str) -> Result<(), LeftoverError> {
+    // Boxed, because Kubernetes' own types make its future large.
+    Box::pin(remove_labelled(context, uid)).await
+}
+
+async fn remove_labelled(context: &Context, uid: &str) -> Result<(), LeftoverError> {
     let labelled = ListParams::default().labels(&format!("{LABEL_OPERATION_UID}={uid}"));
     let jobs = context.own::<Job>();
     for job in list(&jobs, &labelled, "list Jobs").await? {

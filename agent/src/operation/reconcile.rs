@@ -30,7 +30,7 @@ use crate::retry;
 /// How soon an operation that found no place looks again.
 const QUEUE_INTERVAL: Duration = Duration::from_secs(3);
 /// How soon a running operation is looked at again without any event: a task that died is noticed by then.
-const WATCH_INTERVAL: Duration = Duration::from_secs(60);
+const WATCH_INTERVAL: Duration = Duration::from_mins(1);
 /// How soon a failed reconcile is repeated.
 const ERROR_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -121,6 +121,8 @@ pub async fn run<K: AgentOperation>(context: Arc<Context>, stop: CancellationTok
         .await;
 }
 
+// The signature is the controller's.
+#[allow(clippy::needless_pass_by_value)]
 fn error_policy<K: AgentOperation>(
     object: Arc<PartialObjectMeta<K>>,
     error: &ReconcileError,
@@ -157,7 +159,7 @@ async fn reconcile<K: AgentOperation>(
         phase: status.phase,
         attempts: status.attempts,
         started: status.start_time.as_ref().map(|time| time.0),
-        timeout: duration::parse(object.timeout()).unwrap_or(Duration::from_secs(4 * 3600)),
+        timeout: duration::parse(object.timeout()).unwrap_or(Duration::from_hours(4)),
         running,
         deleting: object.meta().deletion_timestamp.is_some(),
         requested: request.as_ref().and_then(|(requested, _)| *requested),

@@ -21,15 +21,12 @@ pub async fn take_up<K>(api: &Api<K>, name: &str, value: &str) -> Result<(), kub
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let path = format!("/metadata/annotations/{}", ANNOTATION_OPERATION.replace('/', "~1"));
+    let pointer = format!("/metadata/annotations/{}", ANNOTATION_OPERATION.replace('/', "~1"));
     let operations = json!([
-        {"op": "test", "path": path, "value": value},
-        {"op": "remove", "path": path},
+        {"op": "test", "path": pointer, "value": value},
+        {"op": "remove", "path": pointer},
     ]);
-    let patch: Patch<()> = match serde_json::from_value(operations) {
-        Ok(patch) => Patch::Json(patch),
-        Err(error) => return Err(kube::Error::SerdeError(error)),
-    };
+    let patch: Patch<()> = Patch::Json(serde_json::from_value(operations).map_err(kube::Error::SerdeError)?);
     match api.patch_metadata(name, &PatchParams::default(), &patch).await {
         // Gone, or another value by now.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(()),

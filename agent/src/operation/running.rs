@@ -225,7 +225,7 @@ impl Running {
             origin_uid: "origin".to_owned(),
             attempt: 1,
             started: Timestamp::UNIX_EPOCH,
-            deadline: Instant::now() + std::time::Duration::from_secs(3600),
+            deadline: Instant::now() + std::time::Duration::from_hours(1),
             timeout: "1h".to_owned(),
             cancel: CancellationToken::new(),
         })
