@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::error::{Doing, Result};
-use crate::process::Identity;
+use crate::identity::Identity;
 use crate::wait::{self, Seen};
 
 const MOUNTED: &str = "/sys/fs/cgroup";

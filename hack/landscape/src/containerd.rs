@@ -9,10 +9,10 @@ use crate::cluster::Cluster;
 use crate::command;
 use crate::context::Context;
 use crate::error::{Doing, Result};
+use crate::identity::Identity;
 use crate::image::Archive;
 use crate::node::NodePlace;
 use crate::place::write;
-use crate::process::Identity;
 
 /// containerd's namespace for Kubernetes.
 const NAMESPACE: &str = "k8s.io";

@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 use crate::command;
 use crate::containerd;
 use crate::error::{Doing, Result};
+use crate::machine;
 use crate::network;
 use crate::node;
 use crate::place::Place;
@@ -21,6 +22,7 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// Ends everything of this place's landscape and removes its folders.
 pub(crate) async fn down(place: &Place, keep_logs: bool, progress: &dyn Progress) -> Result<()> {
+    machine::ensure_root()?;
     let folder = place.state.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).doing(|| format!("create {}", folder.display()))?;
     let lock = up::lock(place).await?;

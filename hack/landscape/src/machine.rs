@@ -9,6 +9,16 @@ use crate::error::{Doing, Error, Result};
 /// enough for one landscape and not for two.
 const INSTANCES: u32 = 1024;
 
+/// Namespaces, mounts and control groups are the superuser's.
+pub(crate) fn ensure_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::Precondition(
+        "a landscape makes network namespaces, mounts and control groups: run it as root".to_owned(),
+    ))
+}
+
 /// Lets the machine's users watch as many files as several landscapes do. The limit is raised only, and stays raised:
 /// others may have come to need it.
 pub(crate) fn ensure_watches() -> Result<()> {

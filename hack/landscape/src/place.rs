@@ -89,8 +89,12 @@ pub(crate) fn own_program(name: &str) -> Result<PathBuf> {
     } else {
         let running = std::env::current_exe().doing(|| "find the running program")?;
         let folder = running.parent().unwrap_or(Path::new("/")).to_owned();
-        // Tests lie one folder below the programs.
-        if folder.ends_with("deps") { folder.parent().unwrap_or(&folder).to_owned() } else { folder }
+        // Tests and examples lie one folder below the programs.
+        if folder.ends_with("deps") || folder.ends_with("examples") {
+            folder.parent().unwrap_or(&folder).to_owned()
+        } else {
+            folder
+        }
     };
     let program = folder.join(name);
     if program.is_file() {

@@ -64,10 +64,8 @@ impl Programs {
 /// Runs a build script, which prints the path of its product as its last line.
 async fn built(script: &Path, argument: Option<&str>) -> Result<PathBuf> {
     let script = script.to_string_lossy();
-    let printed = match argument {
-        Some(argument) => command::run(&[&*script, argument]).await?,
-        None => command::run(&[&*script]).await?,
-    };
+    let argv: Vec<_> = std::iter::once(&*script).chain(argument).collect();
+    let printed = command::run_showing(&argv).await?;
     match printed.trim().lines().last() {
         Some(path) if Path::new(path).exists() => Ok(PathBuf::from(path)),
         _ => Err(Error::Command { action: format!("run `{script}`"), output: format!("no such path: {printed}") }),

@@ -24,6 +24,7 @@ use crate::{
 
 /// Brings the landscape up and waits until all of it is ready.
 pub(crate) async fn up(name: &str, progress: &dyn Progress) -> Result<Context> {
+    machine::ensure_root()?;
     let place = Place::of(name)?;
     std::fs::create_dir_all(&place.state).doing(|| format!("create {}", place.state.display()))?;
     let _lock = lock(&place).await?;

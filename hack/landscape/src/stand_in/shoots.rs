@@ -22,6 +22,7 @@ pub const BACKED_BY: &str = "landscape.shoot-backup/backed-by";
 
 /// Shoot annotation by which its owner asks for a public issuer; it cannot be taken back.
 const ISSUER: &str = "authentication.gardener.cloud/issuer";
+const FINALIZER: &str = "gardener";
 const STATUS: &str = "shoot.gardener.cloud/status";
 /// Shoots looked at in one round; a landscape has a handful.
 const MOST: u32 = 200;
@@ -75,6 +76,7 @@ impl Shoot<'_> {
         if self.object.metadata.deletion_timestamp.is_some() {
             return self.release(documents).await;
         }
+        self.hold().await?;
         let Some(cluster) = self.cluster() else {
             return self.write_status(&status::without_cluster(&self.facts(None, &Health::default()))).await;
         };
@@ -142,6 +144,29 @@ impl Shoot<'_> {
         Ok(())
     }
 
+    /// Gardenlet's finalizer: a deleted Shoot stays until what belongs to it is gone.
+    async fn hold(&self) -> Result<()> {
+        let mut finalizers = self.object.metadata.finalizers.clone().unwrap_or_default();
+        if finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            return Ok(());
+        }
+        finalizers.push(FINALIZER.to_owned());
+        self.set_finalizers(&finalizers).await
+    }
+
+    async fn set_finalizers(&self, finalizers: &[String]) -> Result<()> {
+        // With the version that was read: nobody else's finalizer gets lost.
+        let version = &self.object.metadata.resource_version;
+        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}});
+        match self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            // Changed since, or gone: the next round sees how.
+            Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_not_found() => Ok(()),
+            other => {
+                other.map(|_| ()).doing(|| format!("set the finalizers of Shoot {}/{}", self.namespace, self.name))
+            }
+        }
+    }
+
     /// The label by which people select healthy Shoots.
     async fn label(&self, value: &str) -> Result<()> {
         if self
@@ -201,15 +226,14 @@ impl Shoot<'_> {
                 other => other.map(|_| ()).doing(|| format!("delete {kind} {name}"))?,
             }
         }
-        self.write_status(&status::deleted(&facts)).await?;
-        let finalizers: Vec<_> =
-            self.object.metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != "gardener").collect();
-        let patch = json!({"metadata": {"finalizers": finalizers}});
-        self.api
-            .patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-            .doing(|| format!("release Shoot {}/{}", self.namespace, self.name))?;
-        Ok(())
+        let deleted = status::deleted(&facts);
+        if !status::same(&facts.before, &deleted) {
+            // gardener-apiserver lets the finalizer go only after this; the next round sees it written.
+            return self.write_status(&deleted).await;
+        }
+        let finalizers = self.object.metadata.finalizers.iter().flatten();
+        let others: Vec<_> = finalizers.filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
+        self.set_finalizers(&others).await
     }
 }
 
