@@ -60,7 +60,7 @@ step "clippy"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 
 step "documentation of the crates"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --quiet --workspace --no-deps --document-private-items
 
 step "dependencies"
 # Advisories need a database from the network, so they are left to people: `cargo deny check advisories`.
