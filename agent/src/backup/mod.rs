@@ -21,3 +21,6 @@ pub mod related;
 pub mod scope;
 pub mod skips;
 pub mod volumes;
+
+#[cfg(test)]
+mod tests;

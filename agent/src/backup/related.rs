@@ -69,7 +69,7 @@ impl Related {
 
     /// Notes what an object refers to.
     pub fn observe(&mut self, resource: &Resource, object: &Value) {
-        if resource.namespaced && is_extensible(&resource.group) {
+        if RelatedKind::of(&resource.group, &resource.plural).is_none() && is_extensible(&resource.group) {
             self.add(RelatedKind::Definition, Some(&format!("{}.{}", resource.plural, resource.group)));
         }
         match (resource.group.as_str(), resource.plural.as_str()) {

@@ -47,7 +47,7 @@ pub enum LocationError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The store failed.
-    #[error("failed to {what} in BackupLocation {name}")]
+    #[error("failed to {what} in BackupLocation {name}, whose status says what to do")]
     Store {
         /// What was done.
         what: String,
@@ -57,7 +57,7 @@ pub enum LocationError {
         source: Box<StoreError>,
     },
     /// The repository failed.
-    #[error("failed to {what} in BackupLocation {name}")]
+    #[error("failed to {what} in BackupLocation {name}, whose status says what to do")]
     Repository {
         /// What was done.
         what: String,

@@ -194,6 +194,8 @@ fn pod(job: MoverJob<'_>, own: &OwnPod) -> Result<PodSpec, serde_json::Error> {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         restart_policy: Some("Never".to_owned()),
+        // The first process of a container ignores SIGTERM, and nothing has to be finished: all writes are create-only.
+        termination_grace_period_seconds: Some(1),
         // A volume can be on any node, whatever its taints.
         tolerations: Some(vec![Toleration { operator: Some("Exists".to_owned()), ..Toleration::default() }]),
         affinity: job.node.map(on_node),

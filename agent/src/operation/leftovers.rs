@@ -38,7 +38,7 @@ pub enum LeftoverError {
     #[error("failed to settle a volume")]
     Claim(#[from] ClaimError),
     /// Pods or claims did not go in time.
-    #[error("{what} were still there after {} s; a node may be unreachable", PATIENCE.as_secs())]
+    #[error("{what} of this operation were still there after {} s; a node may be unreachable", PATIENCE.as_secs())]
     Timeout {
         /// What.
         what: &'static str,
