@@ -6,7 +6,8 @@
 //! - [`objects`]: walks the objects; [`namespaces`] and [`definitions`] come first, [`owners`] says what is left to
 //!   controllers.
 //! - [`apply`]: brings one object into the cluster; `refusal`: what the API server's refusals mean.
-//! - [`volumes`]: brings claims and their data back; `classes` and `quantity` say which and how large.
+//! - [`volumes`]: brings claims and their data back; `classes` and `quantity` say which and how large,
+//!   [`missing_claims`] what waits for them.
 //! - [`report`]: what happened.
 
 pub mod apply;
@@ -14,6 +15,7 @@ mod classes;
 mod definitions;
 #[cfg(test)]
 mod fake_cluster;
+mod missing_claims;
 mod namespaces;
 pub mod objects;
 pub mod owners;
@@ -41,6 +43,7 @@ use crate::operation::failure::with_causes;
 use crate::operation::{Failure, Running};
 
 use self::apply::Applier;
+use self::missing_claims::MissingClaims;
 use self::objects::Work;
 use self::owners::Owners;
 use self::plan::Plan;
@@ -86,6 +89,7 @@ pub async fn run(context: &Context, restore: &Restore, running: &Running) -> Res
         running,
         owners: Owners::default(),
         definitions: definitions::Definitions::default(),
+        missing_claims: MissingClaims::default(),
         volumes: Volumes {
             context,
             target: location.target().clone(),

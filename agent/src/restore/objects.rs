@@ -13,6 +13,7 @@ use shoot_backup_repository::{Id, Node, NodeKind, Reader, RepositoryError};
 
 use super::apply::{Applier, Done, OnConflict};
 use super::definitions::Definitions;
+use super::missing_claims::MissingClaims;
 use super::owners::Owners;
 use super::plan::{Folder, Plan, directories};
 use super::report::Collector;
@@ -61,6 +62,8 @@ pub struct Work<'a> {
     pub owners: Owners,
     /// Definitions that were made.
     pub definitions: Definitions,
+    /// Claims that are not there (yet).
+    pub missing_claims: MissingClaims,
     /// Brings volumes back.
     pub volumes: Volumes<'a>,
 }
@@ -210,20 +213,12 @@ impl Work<'_> {
             Ok(kept) => {
                 let item = resource.item(kept.namespace.as_deref(), &kept.name);
                 let new_namespace = kept.namespace.as_ref().is_some_and(|namespace| made.contains(namespace));
-                let done = if Wave::of(resource) == Wave::Claims {
-                    Box::pin(self.volumes.claim(self, resource, &kept, entry.namespace.as_deref())).await
-                } else {
-                    let on_conflict = OnConflict::of(resource, &kept, self.policy, new_namespace);
-                    self.applier.apply(resource, &kept, on_conflict).await
-                };
-                if done == Done::Created && Wave::of(resource) == Wave::Definitions {
-                    self.definitions.note(&kept.name);
-                }
+                let done = self.bring(&entry, &kept, new_namespace).await;
                 (item, done)
             }
         };
         let (action, reason) = match done {
-            Done::Created => (ReportAction::Created, String::new()),
+            Done::Created => (ReportAction::Created, self.remark(&entry).to_owned()),
             Done::Changed => (ReportAction::Changed, String::new()),
             Done::Skipped(reason) => (ReportAction::Skipped, reason),
             Done::Failed(reason) => {
@@ -240,6 +235,28 @@ impl Work<'_> {
         self.collector.note(item, action, &reason);
         self.running.add_objects(1);
         Ok(())
+    }
+
+    /// Brings one object into the cluster, and notes what others wait for.
+    async fn bring(&self, entry: &Entry, kept: &Kept, new_namespace: bool) -> Done {
+        let resource = &entry.resource;
+        let wave = Wave::of(resource);
+        if wave == Wave::Claims {
+            let done = Box::pin(self.volumes.claim(self, resource, kept, entry.namespace.as_deref())).await;
+            self.missing_claims.note(kept, !matches!(done, Done::Failed(_) | Done::Again(_)));
+            return done;
+        }
+        if resource.is("apps", "statefulsets")
+            && let Some(claim) = self.missing_claims.of_stateful_set(kept)
+        {
+            return Done::Again(format!("its claim {claim} is missing, and it would make an empty one"));
+        }
+        let on_conflict = OnConflict::of(resource, kept, self.policy, new_namespace);
+        let done = self.applier.apply(resource, kept, on_conflict).await;
+        if done == Done::Created && wave == Wave::Definitions {
+            self.definitions.note(&kept.name);
+        }
+        done
     }
 
     /// What an object becomes, or why it is not restored.
@@ -272,6 +289,15 @@ impl Work<'_> {
     /// The directory of this name in another.
     pub async fn directory(&self, tree: &Id, name: &str) -> Result<Option<Id>, Failure> {
         Ok(self.reader.tree(tree).await?.find(name.as_ref()).and_then(|node| node.subtree))
+    }
+
+    /// What is to be said of an object that was created.
+    fn remark(&self, entry: &Entry) -> &'static str {
+        let name = entry.node.display_name();
+        let claim = name.strip_suffix(".json").unwrap_or(&name).to_owned();
+        let key = (entry.namespace.as_deref().unwrap_or_default().to_owned(), claim);
+        let is_empty_claim = Wave::of(&entry.resource) == Wave::Claims && !self.plan.volumes.contains_key(&key);
+        if is_empty_claim { "created empty: no data of it is restored" } else { "" }
     }
 
     fn fail(&self, item: String, reason: &str) {

@@ -44,6 +44,16 @@ fn shop() -> Objects {
         ("apps/v1/deployments/namespaces/shop/web", object("Deployment", "web", &json!({"spec": {"replicas": 2}}))),
         ("apps/v1/replicasets/namespaces/shop/web-1", owned("ReplicaSet", "web-1", "apps/v1", "Deployment", "web")),
         ("apps/v1/replicasets/namespaces/shop/orphan", owned("ReplicaSet", "orphan", "apps/v1", "Deployment", "gone")),
+        (
+            "apps/v1/statefulsets/namespaces/shop/db",
+            object(
+                "StatefulSet",
+                "db",
+                &json!({
+                    "spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]},
+                }),
+            ),
+        ),
         ("core/v1/configmaps/namespaces/shop/settings", object("ConfigMap", "settings", &json!({"data": {"a": "b"}}))),
         (
             "core/v1/namespaces/cluster/shop",
@@ -52,10 +62,10 @@ fn shop() -> Objects {
             }),
         ),
         (
-            "core/v1/persistentvolumeclaims/namespaces/shop/data",
+            "core/v1/persistentvolumeclaims/namespaces/shop/data-db-0",
             object(
                 "PersistentVolumeClaim",
-                "data",
+                "data-db-0",
                 &json!({
                     "spec": {
                         "accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "volumeName": "old",
@@ -104,7 +114,7 @@ async fn repository(objects: &Objects) -> (Repository, Id) {
 fn backup_manifest() -> BackupManifest {
     let volume = VolumeEntry {
         namespace: "shop".to_owned(),
-        claim: "data".to_owned(),
+        claim: "data-db-0".to_owned(),
         snapshot: "s".to_owned(),
         storage_class: Some("fast".to_owned()),
         capacity: Some("2Gi".to_owned()),
@@ -169,6 +179,7 @@ impl Scene {
             running: &running,
             owners: Owners::default(),
             definitions: definitions::Definitions::default(),
+            missing_claims: MissingClaims::default(),
             volumes: Volumes {
                 context: &self.context,
                 target: Target::default(),
@@ -205,7 +216,7 @@ async fn everything_comes_back_in_order_and_what_controllers_make_is_left_to_the
         at("/namespaces/shop"),
         at("/widgets.example.org"),
         at("/configmaps/settings"),
-        at("shop/persistentvolumeclaims/data"),
+        at("shop/persistentvolumeclaims/data-db-0"),
         at("/widgets/one"),
         at("/services/web"),
         at("/deployments/web"),
@@ -226,14 +237,14 @@ async fn everything_comes_back_in_order_and_what_controllers_make_is_left_to_the
 async fn a_volume_is_filled_out_of_sight_and_handed_over_when_it_is_verified() {
     let scene = Scene::new();
     let (report, counts, running) = scene.restore(json!({"namespaceMapping": {"shop": "copy"}})).await.unwrap();
-    assert_eq!(action(&report, "persistentvolumeclaims/copy/data"), ReportAction::Created);
+    assert_eq!(action(&report, "persistentvolumeclaims/copy/data-db-0"), ReportAction::Created);
     assert_eq!((counts.volumes, counts.volumes_verified, counts.bytes), (1, 1, 4096));
-    let claim = scene.cluster.get("/api/v1/namespaces/copy/persistentvolumeclaims/data").unwrap();
+    let claim = scene.cluster.get("/api/v1/namespaces/copy/persistentvolumeclaims/data-db-0").unwrap();
     assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "2Gi");
     let name = claim["spec"]["volumeName"].as_str().unwrap();
     let volume = scene.cluster.get(&format!("/api/v1/persistentvolumes/{name}")).unwrap();
     assert_eq!(volume["spec"]["claimRef"]["namespace"], "copy");
-    assert_eq!(volume["spec"]["claimRef"]["name"], "data");
+    assert_eq!(volume["spec"]["claimRef"]["name"], "data-db-0");
     assert_eq!(volume["spec"]["claimRef"].get("uid"), None);
     assert_eq!(volume["spec"]["persistentVolumeReclaimPolicy"], "Delete");
     let progress = running.snapshot().progress;
@@ -251,13 +262,16 @@ async fn a_claim_is_not_created_without_its_data() {
         "files": 3, "bytes": 4095, "verifiedFiles": 3, "verifiedBytes": 4095, "failed": 0, "firstFailed": [],
     }}));
     let (report, counts, running) = scene.restore(json!({})).await.unwrap();
-    assert_eq!(action(&report, "persistentvolumeclaims/shop/data"), ReportAction::Failed);
-    let told = reason(&report, "persistentvolumeclaims/shop/data");
+    assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Failed);
+    let told = reason(&report, "persistentvolumeclaims/shop/data-db-0");
     assert!(told.contains("4095 bytes instead of 4096"), "{told}");
-    assert_eq!((counts.failed, counts.volumes, counts.volumes_verified), (1, 1, 0));
+    // Its StatefulSet would make an empty one.
+    assert_eq!(action(&report, "statefulsets.apps/shop/db"), ReportAction::Failed);
+    assert_eq!(scene.cluster.get("/apis/apps/v1/namespaces/shop/statefulsets/db"), None);
+    assert_eq!((counts.failed, counts.volumes, counts.volumes_verified), (2, 1, 0));
     assert_eq!(report.phase, shoot_backup_api::OperationPhase::PartiallyFailed);
-    assert_eq!(running.snapshot().errors.len(), 1);
-    assert_eq!(scene.cluster.get("/api/v1/namespaces/shop/persistentvolumeclaims/data"), None);
+    assert_eq!(running.snapshot().errors.len(), 2);
+    assert_eq!(scene.cluster.get("/api/v1/namespaces/shop/persistentvolumeclaims/data-db-0"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,16 +279,45 @@ async fn a_claim_that_is_there_keeps_its_data_under_every_policy() {
     for policy in ["Skip", "Overwrite"] {
         let scene = Scene::new();
         scene.cluster.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
-        let claim = json!({"metadata": {"name": "data"}, "spec": {"volumeName": "precious"}});
-        scene.cluster.put("/api/v1/namespaces/shop/persistentvolumeclaims/data", claim.clone());
+        let claim = json!({"metadata": {"name": "data-db-0"}, "spec": {"volumeName": "precious"}});
+        scene.cluster.put("/api/v1/namespaces/shop/persistentvolumeclaims/data-db-0", claim.clone());
         let (report, counts, _) = scene.restore(json!({"conflictPolicy": policy})).await.unwrap();
-        assert_eq!(action(&report, "persistentvolumeclaims/shop/data"), ReportAction::Skipped);
-        assert!(reason(&report, "persistentvolumeclaims/shop/data").contains("delete the claim"));
+        assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Skipped);
+        assert!(reason(&report, "persistentvolumeclaims/shop/data-db-0").contains("delete the claim"));
         assert_eq!(counts.volumes, 0);
-        assert_eq!(scene.cluster.get("/api/v1/namespaces/shop/persistentvolumeclaims/data"), Some(claim));
+        assert_eq!(scene.cluster.get("/api/v1/namespaces/shop/persistentvolumeclaims/data-db-0"), Some(claim));
         let jobs = scene.cluster.requests(&Method::POST).into_iter().filter(|path| path.contains("/jobs/")).count();
         assert_eq!(jobs, 0);
+        // Its StatefulSet finds it.
+        assert_eq!(action(&report, "statefulsets.apps/shop/db"), ReportAction::Created);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_volumes_a_claim_comes_back_empty_and_the_report_says_so() {
+    let scene = Scene::new();
+    let (report, counts, _) = scene.restore(json!({"volumes": "Exclude"})).await.unwrap();
+    assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Created);
+    assert!(reason(&report, "persistentvolumeclaims/shop/data-db-0").contains("empty"));
+    assert_eq!((counts.failed, counts.volumes), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_class_that_is_not_here_is_named_with_the_way_out() {
+    let scene = Scene::new();
+    scene.cluster.remove("/apis/storage.k8s.io/v1/storageclasses/fast");
+    scene.cluster.put(
+        "/apis/storage.k8s.io/v1/storageclasses/disk",
+        json!({
+            "metadata": {"name": "disk"}, "provisioner": "fake",
+        }),
+    );
+    let (report, ..) = scene.restore(json!({})).await.unwrap();
+    let told = reason(&report, "persistentvolumeclaims/shop/data-db-0");
+    assert!(told.contains("storage class fast does not exist"), "{told}");
+    assert!(told.contains("spec.storageClassMapping to one of: disk"), "{told}");
+    let (report, ..) = scene.restore(json!({"storageClassMapping": {"fast": "disk"}})).await.unwrap();
+    assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Created);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,8 +11,9 @@ pub(super) fn made_by_the_cluster(resource: &Resource, object: &Value) -> Option
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("rbac.authorization.k8s.io", _) => {
             let labels = object.pointer("/metadata/labels");
+            let cluster_wide = object.pointer("/metadata/namespace").is_none_or(Value::is_null);
             let bootstrapped = labels.is_some_and(|labels| labels.get("kubernetes.io/bootstrapping").is_some());
-            (bootstrapped || name.starts_with("system:")).then_some("part of every cluster")
+            (bootstrapped || (name.starts_with("system:") && cluster_wide)).then_some("part of every cluster")
         }
         ("scheduling.k8s.io", "priorityclasses") => name.starts_with("system-").then_some("part of every cluster"),
         ("apiregistration.k8s.io", "apiservices") => {
@@ -87,6 +88,8 @@ mod tests {
             json!({"metadata": {"name": "edit", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}});
         skipped(role, "ClusterRole", &wide(&bootstrapped));
         skipped(role, "ClusterRole", &wide(&json!({"metadata": {"name": "system:node"}})));
+        let own = json!({"metadata": {"name": "system:of-the-shop"}});
+        kept("rbac.authorization.k8s.io/v1/roles", "Role", &own);
         let critical = json!({"metadata": {"name": "system-node-critical"}});
         skipped("scheduling.k8s.io/v1/priorityclasses", "PriorityClass", &wide(&critical));
         let local = json!({"spec": {"group": "apps", "service": null}});

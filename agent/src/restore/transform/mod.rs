@@ -109,6 +109,10 @@ pub fn transform(resource: &Resource, mut object: Value, rules: &Rules) -> Trans
             network::service(&mut object);
             false
         }
+        ("discovery.k8s.io", "endpointslices") => {
+            network::slice(&mut object);
+            false
+        }
         ("networking.k8s.io", "networkpolicies") => {
             network::policy(&mut object, rules);
             false

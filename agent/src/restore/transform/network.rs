@@ -1,11 +1,16 @@
 //! Services, their endpoints, and network policies.
 
 use serde_json::Value;
+use shoot_backup_api::names::MANAGED_BY;
 
 use super::rules::Rules;
 
-/// Labels of slices that a controller makes from a Service or from Endpoints.
-const SLICE_CONTROLLERS: [&str; 2] = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+/// Label of slices: who makes them.
+const SLICE_MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
+/// The controller that makes slices from a Service and its Pods.
+const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// The controller that makes slices from Endpoints that people wrote for a Service without a selector.
+const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// The API server's own Service.
 pub(super) fn service_of_the_cluster(object: &Value) -> Option<&'static str> {
@@ -16,9 +21,17 @@ pub(super) fn service_of_the_cluster(object: &Value) -> Option<&'static str> {
 
 /// A slice that a controller makes; those that people made are restored.
 pub(super) fn slice_of_a_controller(object: &Value) -> Option<&'static str> {
-    let labels = object.pointer("/metadata/labels")?;
-    let manager = labels.get("endpointslice.kubernetes.io/managed-by").and_then(Value::as_str)?;
-    SLICE_CONTROLLERS.contains(&manager).then_some("made from a Service and its Pods")
+    let manager = object.pointer("/metadata/labels")?.get(SLICE_MANAGER).and_then(Value::as_str)?;
+    (manager == SLICE_CONTROLLER).then_some("made from a Service and its Pods")
+}
+
+/// A slice that mirrors Endpoints stands on its own from now on: Endpoints are not in a backup, and the mirroring
+/// controller would remove a slice of its own that mirrors nothing.
+pub(super) fn slice(object: &mut Value) {
+    let label = object.pointer_mut("/metadata/labels").and_then(|labels| labels.get_mut(SLICE_MANAGER));
+    if let Some(label) = label.filter(|label| label.as_str() == Some(MIRRORING_CONTROLLER)) {
+        *label = Value::from(MANAGED_BY);
+    }
 }
 
 /// Drops the addresses and ports that the source cluster assigned. A headless Service stays headless.
@@ -88,7 +101,9 @@ mod tests {
             |manager: &str| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": manager}}});
         let resource = "discovery.k8s.io/v1/endpointslices";
         skipped(resource, "EndpointSlice", &labelled("endpointslice-controller.k8s.io"));
-        skipped(resource, "EndpointSlice", &labelled("endpointslicemirroring-controller.k8s.io"));
+        // It is all that is left of Endpoints that people wrote.
+        let mirrored = kept(resource, "EndpointSlice", &labelled("endpointslicemirroring-controller.k8s.io")).object;
+        assert_eq!(mirrored["metadata"]["labels"], labelled("shoot-backup")["metadata"]["labels"]);
         kept(resource, "EndpointSlice", &labelled("staff"));
         kept(resource, "EndpointSlice", &json!({}));
     }
