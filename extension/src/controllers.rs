@@ -1,6 +1,6 @@
 //! Watches and controllers: who is told of what, and how much runs at once.
 
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -250,13 +250,15 @@ async fn tidy(context: &Context, stop: &CancellationToken) {
 }
 
 /// Errors of reconciliations are logged where they are known best; here remain those of watches.
-async fn log<T, E: std::error::Error>(
+fn log<T, E>(
     kind: &'static str,
     result: Result<T, kube::runtime::controller::Error<E, watcher::Error>>,
-) where
-    E: Display,
+) -> std::future::Ready<()>
+where
+    E: std::error::Error + 'static,
 {
     if let Err(kube::runtime::controller::Error::QueueError(error)) = result {
         tracing::warn!(kind, %error, "a watch in the garden broke; it begins again");
     }
+    std::future::ready(())
 }

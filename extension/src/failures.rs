@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 /// Objects remembered. One that is forgotten begins again with the shortest wait, which is harmless.
 const MAX_OBJECTS: usize = 20_000;
 

@@ -8,5 +8,5 @@ async fn main() -> anyhow::Result<()> {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         anyhow::bail!("failed to install the TLS provider: another one is installed already");
     }
-    run(Arguments::parse()).await
+    Box::pin(run(Arguments::parse())).await
 }

@@ -113,11 +113,10 @@ impl Error {
                 408 | 429 | 500.. => Kind::Busy,
                 _ => Kind::Invalid,
             },
-            Cause::Timeout => Kind::Unreachable,
             Cause::Client(kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) | kube::Error::HttpError(_)) => {
                 Kind::Invalid
             }
-            Cause::Client(_) => Kind::Unreachable,
+            Cause::Timeout | Cause::Client(_) => Kind::Unreachable,
         }
     }
 

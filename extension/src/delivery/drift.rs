@@ -42,7 +42,9 @@ fn differs(wanted: &Value, live: &Value, path: &mut String) -> bool {
             }
             for (index, (wanted, live)) in wanted.iter().zip(live).enumerate() {
                 let length = path.len();
-                path.push_str(&format!("[{index}]"));
+                path.push('[');
+                path.push_str(&index.to_string());
+                path.push(']');
                 if differs(wanted, live, path) {
                     return true;
                 }

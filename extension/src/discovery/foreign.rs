@@ -17,7 +17,7 @@ use crate::kubeconfig;
 use crate::request::{timed, timed_opt};
 
 /// How long a client is used before the Secret is read again.
-const CLIENT_LIFE: Duration = Duration::from_secs(300);
+const CLIENT_LIFE: Duration = Duration::from_mins(5);
 /// Clients kept.
 const MAX_CLIENTS: usize = 256;
 /// Shoots in one page of a list.
@@ -106,10 +106,7 @@ pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Shoot>, 
                 shoots.push(shoot);
             }
             if shoots.len() > MAX_SHOOTS {
-                return Err(Error::Secret {
-                    secret: namespace.clone(),
-                    message: format!("more than {MAX_SHOOTS} Shoots: divide them among several ClusterDiscoveries"),
-                });
+                return Err(Error::TooMany);
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),

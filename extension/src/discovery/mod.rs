@@ -11,6 +11,8 @@ pub mod reconcile;
 pub mod selection;
 pub mod shoots;
 
+use shoot_backup_api::selector::InvalidSelector;
+
 use crate::kubeconfig;
 use crate::request;
 
@@ -36,6 +38,15 @@ pub enum Error {
         /// Why.
         source: kubeconfig::Error,
     },
+    /// The selector cannot be read.
+    #[error("failed to use spec.shootSelector: {0}")]
+    Selector(#[from] InvalidSelector),
+    /// More Shoots than one discovery looks at.
+    #[error(
+        "failed to look at more than {} Shoots: divide the namespaces among several ClusterDiscoveries",
+        foreign::MAX_SHOOTS
+    )]
+    TooMany,
     /// The process is about to end.
     #[error(transparent)]
     Ended(#[from] crate::context::Ended),
@@ -55,6 +66,8 @@ impl Error {
             }
             Self::Kubeconfig { source: kubeconfig::Error::Unreachable(_), .. } => "GardenRefused",
             Self::Kubeconfig { .. } => "KubeconfigUnusable",
+            Self::Selector(_) => "SelectorInvalid",
+            Self::TooMany => "TooManyShoots",
             Self::Ended(_) => "Ended",
         }
     }

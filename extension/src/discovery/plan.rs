@@ -54,6 +54,8 @@ pub fn plan(
     let mut plan = Plan::default();
     let this = FoundBy::Discovery(discovery.metadata.name.clone().unwrap_or_default());
     let none = std::collections::BTreeMap::new();
+    // Said also where there is no Shoot to try it on.
+    selector::matches(&discovery.spec.shoot_selector, &none)?;
     for (position, candidate) in candidates.iter().enumerate() {
         let labels = candidate.shoot.metadata.labels.as_ref().unwrap_or(&none);
         if candidate.shoot.metadata.deletion_timestamp.is_some()

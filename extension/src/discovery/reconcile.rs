@@ -24,13 +24,13 @@ use crate::metrics::{DiscoveryLabels, DiscoveryState};
 use crate::request::timed;
 
 /// The own garden is watched; this is only for what a watch may have missed.
-const OWN_EVERY: Duration = Duration::from_secs(60);
+const OWN_EVERY: Duration = Duration::from_mins(1);
 /// A run that failed is made again after this time, or the interval if that is shorter.
-const FAILED_EVERY: Duration = Duration::from_secs(300);
+const FAILED_EVERY: Duration = Duration::from_mins(5);
 /// The time of the last run by itself is renewed at least this often where runs follow events.
 const SHOW_EVERY: i64 = 900;
 /// Shortest interval; the rules of the kind say so too.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(900);
+const SHORTEST_INTERVAL: Duration = Duration::from_mins(15);
 
 const READY: &str = "Ready";
 
@@ -54,6 +54,7 @@ pub async fn reconcile(
 }
 
 /// What to do after an error.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is that of kube\'s error policy")]
 pub fn failed(guarded: Arc<DeserializeGuard<ClusterDiscovery>>, error: &Error, context: Arc<Context>) -> Action {
     let name = format!("ClusterDiscovery {}/{}", guarded.namespace().unwrap_or_default(), guarded.name_any());
     tracing::warn!(name, %error, "failed to run a discovery");
@@ -74,8 +75,7 @@ async fn run(discovery: &ClusterDiscovery, context: &Context) -> Result<Action, 
     let manual = requested(discovery);
     let wait = due_in(discovery, now);
     if !manual && wait != Some(Duration::ZERO) {
-        let state = shown(discovery);
-        context.metrics.discovery(labels(discovery, "", ""), state, false);
+        show(discovery, context);
         return Ok(wait.map_or_else(Action::await_change, Action::requeue));
     }
     let old = discovery.status.clone().unwrap_or_default();
@@ -130,6 +130,21 @@ fn due_in(discovery: &ClusterDiscovery, now: Timestamp) -> Option<Duration> {
     Some(interval.saturating_sub(elapsed))
 }
 
+/// Shows in the metrics how the last run of a discovery ended that does not run now.
+fn show(discovery: &ClusterDiscovery, context: &Context) {
+    let conditions = discovery.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let failed = conditions::find(conditions, READY).filter(|ready| ready.status == Truth::False.as_str());
+    let reason = failed.map(|ready| ready.reason.clone()).unwrap_or_default();
+    let state = shown(discovery);
+    let type_ = match (reason.as_str(), state) {
+        ("", _) => "",
+        ("ClustersFailed", _) => "cluster",
+        (_, DiscoveryState::Invalid) => "configuration",
+        _ => "connectivity",
+    };
+    context.metrics.discovery(labels(discovery, &reason, type_), state, type_ == "connectivity");
+}
+
 /// The state of a discovery that does not run now.
 fn shown(discovery: &ClusterDiscovery) -> DiscoveryState {
     match discovery.status.as_ref().map(|status| status.phase).unwrap_or_default() {
@@ -143,14 +158,12 @@ fn shown(discovery: &ClusterDiscovery) -> DiscoveryState {
 async fn discover(discovery: &ClusterDiscovery, context: &Context) -> Result<Plan, Error> {
     let namespace = discovery.namespace().unwrap_or_default();
     let clusters = context.stores.clusters_in(&namespace);
-    let name = discovery.name_any();
-    let invalid = |error: selector::InvalidSelector| Error::Secret { secret: name.clone(), message: error.to_string() };
     let mut plan;
     if let Some(garden) = &discovery.spec.garden {
         let client = foreign::client(context, discovery, &namespace).await?;
         let shoots = foreign::list(&client, &garden.namespaces).await?;
         let candidates: Vec<_> = shoots.iter().map(|shoot| foreign_candidate(discovery, shoot)).collect();
-        plan = self::plan(discovery, &candidates, &clusters).map_err(invalid)?;
+        plan = self::plan(discovery, &candidates, &clusters)?;
         make(discovery, &candidates, &mut plan, context).await;
     } else {
         let discoveries = context.stores.discoveries_in(&namespace);
@@ -164,7 +177,7 @@ async fn discover(discovery: &ClusterDiscovery, context: &Context) -> Result<Pla
                 found_by: selection::found_by(shoot, &discoveries, context.config.auto_enable, false),
             })
             .collect();
-        plan = self::plan(discovery, &candidates, &clusters).map_err(invalid)?;
+        plan = self::plan(discovery, &candidates, &clusters)?;
         make(discovery, &candidates, &mut plan, context).await;
     }
     Ok(plan)
@@ -349,7 +362,7 @@ mod tests {
     #[test]
     fn a_foreign_garden_is_asked_at_its_interval_and_sooner_after_a_failure() {
         assert_eq!(due_in(&foreign(None), at(0)), Some(Duration::ZERO));
-        assert_eq!(due_in(&foreign(Some((0, true))), at(600)), Some(Duration::from_secs(3000)));
+        assert_eq!(due_in(&foreign(Some((0, true))), at(600)), Some(Duration::from_mins(50)));
         assert_eq!(due_in(&foreign(Some((0, false))), at(200)), Some(Duration::from_secs(100)));
         assert_eq!(due_in(&foreign(Some((0, true))), at(4000)), Some(Duration::ZERO));
     }
@@ -367,7 +380,7 @@ mod tests {
     fn an_interval_that_is_too_short_is_stretched() {
         let mut discovery = foreign(Some((0, true)));
         discovery.spec.interval = "1s".to_owned();
-        assert_eq!(due_in(&discovery, at(1)), Some(SHORTEST_INTERVAL - Duration::from_secs(1)));
+        assert_eq!(due_in(&discovery, at(1)), Some(Duration::from_secs(899)));
     }
 
     #[test]
@@ -376,6 +389,19 @@ mod tests {
         assert!(status.last_manual_discovery.is_some_and(|run| run.succeeded));
         assert!(status.last_automatic_discovery.is_none());
         assert_eq!(status.phase, ClusterDiscoveryPhase::Success);
+    }
+
+    #[test]
+    fn a_selector_that_cannot_be_read_makes_the_discovery_invalid_even_without_shoots() {
+        let mut discovery = tests::discovery("a", "prod");
+        discovery.spec.shoot_selector = serde_json::from_value(json!({
+            "matchExpressions": [{"key": "group", "operator": "Like", "values": ["x"]}],
+        }))
+        .unwrap();
+        let outcome = plan(&discovery, &[], &[]).map_err(Error::from);
+        let status = finish(&discovery, &outcome, false, at(1), at(2));
+        assert_eq!(status.phase, ClusterDiscoveryPhase::Invalid);
+        assert!(status.conditions[0].message.contains("Like"), "{}", status.conditions[0].message);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Error, create, selection};
 use crate::context::{self, Context};
 
 /// A cluster that was deleted while its Shoot is opted in comes back after this time.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_mins(5);
 
 /// Annotations that decide something.
 const ANNOTATIONS: &[&str] =
@@ -74,6 +74,7 @@ async fn take_in(shoot: &Shoot, context: &Context) -> Result<Action, Error> {
 }
 
 /// What to do after an error.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is that of kube\'s error policy")]
 pub fn failed(shoot: Arc<Shoot>, error: &Error, context: Arc<Context>) -> Action {
     let name = failure_key(&shoot);
     tracing::warn!(shoot = name, %error, "failed to take a Shoot in");

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt};
+use shoot_backup_api::application_cluster::ApplicationClusterPhase;
 use shoot_backup_api::backup_location::LocationPhase;
 use shoot_backup_api::operation::Requested;
 use shoot_backup_api::{ApplicationCluster, BackupLocation, names};
@@ -111,6 +112,13 @@ async fn one(location: &BackupLocation, cluster: &ApplicationCluster, validate: 
         Ok(client) => client,
         Err(unavailable) => {
             let reason = match unavailable {
+                // A garden side that has just begun has no connections yet: that is no news about the cluster.
+                Unavailable::NotConnected if is_ready(cluster) => {
+                    if let Some(known) = known {
+                        return Seen { entry: known.clone(), reachable: true };
+                    }
+                    "NotConnected"
+                }
                 Unavailable::NotConnected => "NotConnected",
                 Unavailable::Unreachable(_) => "Unreachable",
             };
@@ -134,6 +142,10 @@ async fn one(location: &BackupLocation, cluster: &ApplicationCluster, validate: 
             location_status::unreachable(known, &name, "RequestFailed", &error.to_string())
         }
     }
+}
+
+fn is_ready(cluster: &ApplicationCluster) -> bool {
+    cluster.status.as_ref().is_some_and(|status| status.phase == ApplicationClusterPhase::Ready)
 }
 
 async fn look(

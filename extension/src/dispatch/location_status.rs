@@ -131,17 +131,17 @@ fn summary(seen: &[Seen], total: usize, valid: usize, reachable: usize) -> (&'st
             "no cluster of this project may use it: opt a Shoot in, or correct spec.clusters".to_owned(),
         );
     }
+    let away = total - reachable;
     let mut message = format!("{valid} of {total} clusters can use it");
-    if reachable < total {
-        message.push_str(&format!(", {} cannot be asked now", total - reachable));
+    if away > 0 {
+        message = format!("{message}, {away} cannot be asked now");
     }
     if total > MAX_CLUSTERS {
-        message.push_str(&format!(", the first {MAX_CLUSTERS} are listed"));
+        message = format!("{message}, the first {MAX_CLUSTERS} are listed");
     }
     let failed = seen.iter().find(|one| one.reachable && one.entry.phase == LocationPhase::Failed);
     if let Some(one) = failed {
-        message.push_str(&format!("; {}: {}", one.entry.name, one.entry.message));
-        return ("ClustersFailed", message);
+        return ("ClustersFailed", format!("{message}; {}: {}", one.entry.name, one.entry.message));
     }
     if reachable == 0 {
         return ("NoClusterReachable", message);

@@ -39,9 +39,9 @@ pub trait Judged: Dispatched {
 
 /// Reconciles one operation: (1) let it go if it is deleted, (2) leave a finished one alone, (3) look for the cluster,
 /// (4) take requests by annotation, (5) check and hand over once, (6) bring the status up.
-pub async fn reconcile<K: Judged>(guarded: Arc<DeserializeGuard<K>>, context: Arc<Context>) -> Result<Action, Error>
+pub async fn reconcile<K>(guarded: Arc<DeserializeGuard<K>>, context: Arc<Context>) -> Result<Action, Error>
 where
-    K: Send + Sync,
+    K: Judged + Send + Sync,
     K::Status: Send + Sync,
 {
     let Ok(object) = &guarded.0 else {
@@ -58,6 +58,7 @@ where
 }
 
 /// What to do after an error.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is that of kube\'s error policy")]
 pub fn failed<K>(guarded: Arc<DeserializeGuard<K>>, error: &Error, context: Arc<Context>) -> Action
 where
     K: Resource<DynamicType = ()>,
@@ -83,9 +84,9 @@ struct Dispatch<'a, K: Dispatched> {
     now: Timestamp,
 }
 
-async fn dispatch<K: Judged>(object: &K, context: &Context) -> Result<Action, Error>
+async fn dispatch<K>(object: &K, context: &Context) -> Result<Action, Error>
 where
-    K: Send + Sync,
+    K: Judged + Send + Sync,
     K::Status: Send + Sync,
 {
     context.stores.ready().await?;
@@ -124,9 +125,9 @@ where
     result
 }
 
-impl<K: Judged> Dispatch<'_, K>
+impl<K> Dispatch<'_, K>
 where
-    K: Send + Sync,
+    K: Judged + Send + Sync,
     K::Status: Send + Sync,
 {
     fn generation(&self) -> Option<i64> {
@@ -210,13 +211,11 @@ where
         if requested == Some(Requested::Cancel) && untouched {
             return self.cancel().await;
         }
-        match verdict::cluster(&cluster.name_any(), Some(cluster)) {
-            Err(verdict) => self.conclude(verdict).await,
-            Ok(()) => {
-                let message = format!("waiting for ApplicationCluster {}: {unavailable}", cluster.name_any());
-                self.wait(&Why::new("ClusterUnreachable", message)).await
-            }
+        if let Err(verdict) = verdict::cluster(&cluster.name_any(), Some(cluster)) {
+            return self.conclude(verdict).await;
         }
+        let message = format!("waiting for ApplicationCluster {}: {unavailable}", cluster.name_any());
+        self.wait(&Why::new("ClusterUnreachable", message)).await
     }
 
     async fn cancel(&self) -> Result<Action, Error> {

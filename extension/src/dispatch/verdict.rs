@@ -52,8 +52,7 @@ pub fn cluster(name: &str, cluster: Option<&ApplicationCluster>) -> Result<(), V
     };
     let status = cluster.status.clone().unwrap_or_default();
     let ready = conditions::find(&status.conditions, condition::READY)
-        .map(|ready| ready.message.clone())
-        .unwrap_or_else(|| "it was not looked at yet".to_owned());
+        .map_or_else(|| "it was not looked at yet".to_owned(), |ready| ready.message.clone());
     if is_left(cluster) {
         let message = format!("ApplicationCluster {name} is {:?}: {ready}; opt the Shoot in again", status.phase);
         return Err(Verdict::Fail(Why::new("ClusterNotManaged", message)));

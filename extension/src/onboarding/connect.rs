@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 use shoot_backup_api::ApplicationCluster;
 use shoot_backup_api::application_cluster::ApplicationClusterPhase as Phase;
+use shoot_backup_api::names;
 
 use super::target::Target;
 use super::{Error, access, account};
@@ -19,7 +20,7 @@ use crate::kubeconfig::Access;
 use crate::request::{self, Kind, timed};
 
 /// What was delivered is compared with what is there at least this often.
-pub const CHECK_EVERY: Duration = Duration::from_secs(60);
+pub const CHECK_EVERY: Duration = Duration::from_mins(1);
 /// A new account may be refused until the API server's authorizer has seen its roles.
 const ACCOUNT_TRIES: u32 = 10;
 const ACCOUNT_EVERY: Duration = Duration::from_millis(500);
@@ -180,9 +181,13 @@ async fn onboard(wanted: &Wanted<'_>, reason: Option<Delivery>, context: &Contex
     };
     let values = wanted.values(issuer.as_deref());
     let digest = values.digest();
+    let known = wanted.cluster.status.as_ref().and_then(|status| status.cluster_uid.as_ref()) == Some(&cluster_uid);
     let delivery = match reason {
+        Some(Delivery::First) if known => Some(lost()),
         Some(reason) => Some(reason),
-        None => compare(&admin.client, wanted, &values, false, context).await?,
+        None => compare(&admin.client, wanted, &values, false, context)
+            .await?
+            .map(|reason| if known && reason == Delivery::First { lost() } else { reason }),
     };
     if delivery.is_some() {
         let manifests = values.render().map_err(Error::Delivery)?;
@@ -210,6 +215,11 @@ async fn onboard(wanted: &Wanted<'_>, reason: Option<Delivery>, context: &Contex
     } else {
         Err(Error::TooMany)
     }
+}
+
+/// A cluster that had the agent before has lost what marks it.
+fn lost() -> Delivery {
+    Delivery::Repair(format!("Namespace {0} was deleted, or lost its annotations", names::AGENT_NAMESPACE))
 }
 
 /// Waits until the account's roles are in force.

@@ -29,13 +29,13 @@ use crate::request::{self, timed};
 /// A cluster that works is looked at this often; the agent's heartbeat comes every 10 s.
 const EVERY: Duration = Duration::from_secs(10);
 /// One that waits for its Shoot; changes of a Shoot of the own garden come at once.
-const WAITING_EVERY: Duration = Duration::from_secs(60);
+const WAITING_EVERY: Duration = Duration::from_mins(1);
 /// One that is not looked after, in case it comes back.
-const LEFT_EVERY: Duration = Duration::from_secs(600);
+const LEFT_EVERY: Duration = Duration::from_mins(10);
 /// Longest time of one reconciliation: one slow cluster must not keep its place for ever.
 const DEADLINE: Duration = Duration::from_secs(150);
 /// Longest wait after an error: a cluster that comes back should not have to wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Reconciles one cluster: (1) find what it refers to, (2) decide whether it is looked after, (3) wait until its Shoot is
 /// ready, (4) ask for the managed issuer, (5) connect, deliver, repair, (6) read the heartbeat, (7) put the identity and
@@ -58,6 +58,7 @@ pub async fn reconcile(
 }
 
 /// What to do after an error.
+#[allow(clippy::needless_pass_by_value, reason = "the signature is that of kube\'s error policy")]
 pub fn failed(guarded: Arc<DeserializeGuard<ApplicationCluster>>, error: &Error, context: Arc<Context>) -> Action {
     let name = failure_key(&guarded);
     tracing::warn!(name, reason = error.reason(), %error, "failed to look after a cluster");
@@ -107,7 +108,9 @@ async fn work(cluster: &ApplicationCluster, draft: &mut Draft, context: &Context
     if let Some(shoot) = target.shoot() {
         if let Some(why) = shoot.not_ready() {
             draft.set(condition::SHOOT_READY, Truth::False, why.reason(), &why.message());
+            draft.sleeps(why.reason(), &why.message());
             draft.conclude(Phase::Waiting, why.reason(), &why.message());
+            context.connections.mark_unreachable(&context::key(cluster), &why.message());
             return Ok(Action::requeue(WAITING_EVERY));
         }
         draft.set(condition::SHOOT_READY, Truth::True, "ShootReady", "the Shoot is created and awake");
@@ -231,8 +234,7 @@ async fn ask_for_issuer(cluster: &ApplicationCluster, target: &Target, shoot: &S
     let api: Api<Shoot> = Api::namespaced(garden.clone(), &shoot.namespace().unwrap_or_default());
     let patch = json!({"metadata": {"annotations": {names::ANNOTATION_SHOOT_ISSUER: names::SHOOT_ISSUER_MANAGED}}});
     let what = format!("annotate Shoot {} with {annotation}", shoot.name_any());
-    let patched =
-        timed(what, api.patch_metadata(&shoot.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await;
+    let patched = timed(what, api.patch(&shoot.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await;
     match patched {
         Ok(_) => {
             let message = format!("asked Gardener for a managed issuer by annotation {annotation} on the Shoot");

@@ -97,6 +97,15 @@ impl Draft {
         self.conclude(phase, reason, &message);
     }
 
+    /// A cluster that was taken in before and whose Shoot is not ready now: nothing is known of its agent.
+    pub fn sleeps(&mut self, reason: &str, message: &str) {
+        for type_ in [condition::REACHABLE, condition::AGENT_HEALTHY] {
+            if conditions::find(&self.status.conditions, type_).is_some() {
+                self.set(type_, Truth::Unknown, reason, message);
+            }
+        }
+    }
+
     /// Notes an error. A cluster that was taken in before keeps what is known of it.
     pub fn failed(&mut self, error: &Error) {
         let message = error.to_string();
@@ -189,6 +198,16 @@ mod tests {
         known.failed(&unreachable());
         assert_eq!(known.status.phase, Phase::Unreachable);
         assert_eq!(known.status.cluster_uid.as_deref(), Some("u"));
+    }
+
+    #[test]
+    fn nothing_is_said_of_the_agent_of_a_cluster_that_sleeps() {
+        let mut awake = drafted(None, 100);
+        awake.heartbeat(&beat(100), None);
+        let mut asleep = drafted(Some(awake.status), 200);
+        asleep.sleeps("ShootHibernated", "asleep");
+        let healthy = conditions::find(&asleep.status.conditions, condition::AGENT_HEALTHY).unwrap();
+        assert_eq!(healthy.status, "Unknown");
     }
 
     #[test]
