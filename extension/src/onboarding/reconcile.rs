@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use shoot_backup_api::application_cluster::{ApplicationClusterPhase as Phase, condition};
 use shoot_backup_api::conditions::Truth;
-use shoot_backup_api::shoot::Shoot;
+use shoot_backup_api::shoot::{NotReady, Shoot};
 use shoot_backup_api::{ApplicationCluster, names, selector};
 
 use super::connect::{self, Connected, Delivery, Wanted};
@@ -109,7 +109,7 @@ async fn work(cluster: &ApplicationCluster, draft: &mut Draft, context: &Context
         if let Some(why) = shoot.not_ready() {
             draft.set(condition::SHOOT_READY, Truth::False, why.reason(), &why.message());
             draft.sleeps(why.reason(), &why.message());
-            draft.conclude(Phase::Waiting, why.reason(), &why.message());
+            draft.conclude(not_ready_phase(&why, draft.status.cluster_uid.is_some()), why.reason(), &why.message());
             context.connections.mark_unreachable(&context::key(cluster), &why.message());
             return Ok(Action::requeue(WAITING_EVERY));
         }
@@ -156,6 +156,15 @@ async fn work(cluster: &ApplicationCluster, draft: &mut Draft, context: &Context
         context.events.normal(cluster, "Ready", "the agent works").await;
     }
     Ok(Action::requeue(EVERY))
+}
+
+/// A cluster that is expected to answer and does not is unreachable; one that is not taken in yet, or sleeps, is waited
+/// for.
+fn not_ready_phase(why: &NotReady, taken_in: bool) -> Phase {
+    match why {
+        NotReady::ApiServer(_) if taken_in => Phase::Unreachable,
+        _ => Phase::Waiting,
+    }
 }
 
 /// Notes whether the cluster is looked after. Returns what it refers to if it is, and when to look again if not.
@@ -359,4 +368,17 @@ fn show_kubeconfig(cluster: &ApplicationCluster, draft: &Draft, error: Option<&E
         cluster_name: cluster.name_any(),
     };
     context.metrics.shoot_kubeconfig(labels, error.is_some_and(Error::is_kubeconfig));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_was_taken_in_is_unreachable_when_its_api_server_is_gone_and_waited_for_when_it_sleeps() {
+        let gone = NotReady::ApiServer("does not answer".to_owned());
+        assert_eq!(not_ready_phase(&gone, true), Phase::Unreachable);
+        assert_eq!(not_ready_phase(&gone, false), Phase::Waiting);
+        assert_eq!(not_ready_phase(&NotReady::Hibernated, true), Phase::Waiting);
+    }
 }

@@ -67,7 +67,7 @@ impl Shop {
             self.kubectl.apply(SHOP).await?;
             Ok(Seen::Done(()))
         };
-        until("the shop's manifests are applied", Duration::from_secs(60), deploy).await?;
+        until("the shop's manifests are applied", Duration::from_mins(1), deploy).await?;
         self.wait_until_running().await
     }
 

@@ -81,6 +81,7 @@ fn strip_keys(metadata: &mut Map<String, Value>, field: &str) {
         "deployment.kubernetes.io/revision",
         "deprecated.daemonset.template.generation",
         "batch.kubernetes.io/",
+        "controller-uid",
         "autoscaling.alpha.kubernetes.io/",
     ];
     let Some(map) = metadata.get_mut(field).and_then(Value::as_object_mut) else { return };
@@ -120,7 +121,6 @@ fn strip_spec(kind: &str, root: &mut Map<String, Value>) {
                 labels.as_object_mut().map(|metadata| metadata.remove("labels"));
             }
         }
-        "HorizontalPodAutoscaler" | "CustomResourceDefinition" => {}
         _ => {}
     }
 }

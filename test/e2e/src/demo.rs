@@ -120,7 +120,7 @@ impl Demo {
         for cluster in ["alpha", "beta"] {
             let (issuer, subject) = self
                 .project
-                .wait_for(cluster, "shows the credential that it needs", Duration::from_secs(60), |cluster| {
+                .wait_for(cluster, "shows the credential that it needs", Duration::from_mins(1), |cluster| {
                     needed_credential(cluster).ok().filter(|(issuer, _)| !issuer.is_empty())
                 })
                 .await?;

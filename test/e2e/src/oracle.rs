@@ -64,6 +64,7 @@ impl RepositoryCopy {
         let volume = volume.with_context(|| format!("the manifest has no volume of claim {claim}"))?;
         let target = self.folder.path().join("restored").join(claim);
         self.restic(&["restore", &volume.snapshot, "--target", &target.display().to_string()]).await?;
-        Ok(target)
+        // A volume's snapshot is of the path that names its claim.
+        Ok(target.join("volumes").join(&volume.namespace).join(claim))
     }
 }

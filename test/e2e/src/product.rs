@@ -83,7 +83,7 @@ pub async fn helm(
     run(&landscape.helm_path(), &arguments, Some(&values.to_string())).await.map(drop)
 }
 
-/// A kubeconfig of the garden side's own account: it holds no right that its ClusterRole does not give.
+/// A kubeconfig of the garden side's own account: it holds no right that its `ClusterRole` does not give.
 async fn garden_kubeconfig(landscape: &Landscape, garden: &Kubectl) -> Result<String> {
     let token = garden.run(&["create", "token", GARDEN_USER, "-n", "garden", "--duration=24h"]).await?;
     kubeconfig_with_token(&landscape.kubeconfig(Cluster::Garden), token.trim())

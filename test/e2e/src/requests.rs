@@ -98,7 +98,7 @@ impl Project {
     /// Waits until a cluster is in a phase.
     pub async fn cluster_in(&self, name: &str, phase: ApplicationClusterPhase) -> Result<ApplicationCluster> {
         let what = format!("is {phase:?}");
-        self.wait_for(name, &what, Duration::from_secs(120), |cluster: &ApplicationCluster| {
+        self.wait_for(name, &what, Duration::from_mins(2), |cluster: &ApplicationCluster| {
             let reached = cluster.status.as_ref().is_some_and(|status| status.phase == phase);
             reached.then(|| cluster.clone())
         })
@@ -141,7 +141,7 @@ impl Project {
 
     /// Waits until a backup has ended, and returns it.
     pub async fn backup_ended(&self, name: &str) -> Result<Backup> {
-        self.wait_for(name, "has ended", Duration::from_secs(300), |backup: &Backup| {
+        self.wait_for(name, "has ended", Duration::from_mins(5), |backup: &Backup| {
             let ended = backup.status.as_ref().is_some_and(|status| status.phase.is_final());
             ended.then(|| backup.clone())
         })
@@ -160,7 +160,7 @@ impl Project {
 
     /// Waits until a restore has ended, and returns it.
     pub async fn restore_ended(&self, name: &str) -> Result<Restore> {
-        self.wait_for(name, "has ended", Duration::from_secs(300), |restore: &Restore| {
+        self.wait_for(name, "has ended", Duration::from_mins(5), |restore: &Restore| {
             let ended = restore.status.as_ref().is_some_and(|status| status.phase.is_final());
             ended.then(|| restore.clone())
         })

@@ -39,10 +39,10 @@ impl Story {
         let line = format!("  {}  {}\n", "─".repeat(width + 4), "─".repeat(9));
         let mut table = line.clone();
         for (index, (title, took)) in self.chapters.iter().enumerate() {
-            let _ = write!(table, "  {:>2}. {title:width$}  {:>7.1} s\n", index + 1, took.as_secs_f64());
+            let _ = writeln!(table, "  {:>2}. {title:width$}  {:>7.1} s", index + 1, took.as_secs_f64());
         }
         table.push_str(&line);
-        let _ = write!(table, "      {:width$}  {:>7.1} s\n", "total", self.begun.elapsed().as_secs_f64());
+        let _ = writeln!(table, "      {:width$}  {:>7.1} s", "total", self.begun.elapsed().as_secs_f64());
         table
     }
 }

@@ -151,7 +151,7 @@ fn an_unreachable_account_is_said_to_be_unreachable() {
         let what = "is Failed";
         world
             .project
-            .wait_for("bad-endpoint", what, Duration::from_secs(240), |location: &shoot_backup_api::BackupLocation| {
+            .wait_for("bad-endpoint", what, Duration::from_mins(4), |location: &shoot_backup_api::BackupLocation| {
                 let entry = location.status.as_ref()?.clusters.first()?;
                 (entry.phase == LocationPhase::Failed && entry.message.contains("127.0.0.1:9")).then_some(())
             })

@@ -23,7 +23,7 @@ async fn slow(world: &World, operation: Operation, location: &str) -> Result<()>
 async fn backup_runs(world: &World, name: &str) -> Result<()> {
     world
         .project
-        .wait_for(name, "has begun its volumes", Duration::from_secs(60), |backup: &Backup| {
+        .wait_for(name, "has begun its volumes", Duration::from_mins(1), |backup: &Backup| {
             let status = backup.status.as_ref()?;
             (status.phase == OperationPhase::InProgress && status.progress.volumes_total > 0).then_some(())
         })
@@ -33,7 +33,7 @@ async fn backup_runs(world: &World, name: &str) -> Result<()> {
 async fn restore_runs(world: &World, name: &str) -> Result<()> {
     world
         .project
-        .wait_for(name, "is in progress", Duration::from_secs(60), |restore: &Restore| {
+        .wait_for(name, "is in progress", Duration::from_mins(1), |restore: &Restore| {
             let status = restore.status.as_ref()?;
             (status.phase == OperationPhase::InProgress && status.progress.volumes_total > 0).then_some(())
         })
@@ -43,7 +43,7 @@ async fn restore_runs(world: &World, name: &str) -> Result<()> {
 /// Neither a Job nor a claim nor a volume of ours is left.
 async fn nothing_is_left(world: &World, cluster: Cluster) -> Result<()> {
     let kubectl = world.kubectl(cluster);
-    until("no mover Job, claim or twin volume is left", Duration::from_secs(60), || async {
+    until("no mover Job, claim or twin volume is left", Duration::from_mins(1), || async {
         let namespaced = kubectl.run(&["get", "jobs,pvc", "-n", "shoot-backup", "-o", "name"]).await?;
         let volumes = kubectl.run(&["get", "pv", "-o", "name"]).await?;
         let twins = volumes.lines().filter(|name| name.contains("/shoot-backup-")).collect::<Vec<_>>();

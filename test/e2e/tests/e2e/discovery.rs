@@ -175,14 +175,14 @@ fn what_is_deleted_or_changed_in_the_agents_manifests_is_delivered_again() {
         let _beta = world.calm["beta"].write().await;
         let beta = world.kubectl(Cluster::Beta);
         beta.run(&["delete", "deployment", "shoot-backup-agent", "-n", "shoot-backup", "--wait=true"]).await?;
-        until("the agent is delivered again", Duration::from_secs(120), || async {
+        until("the agent is delivered again", Duration::from_mins(2), || async {
             beta.run(&["get", "deployment", "shoot-backup-agent", "-n", "shoot-backup"]).await?;
             Ok(Seen::Done(()))
         })
         .await?;
         // The restricted account itself is gone: the garden side has to get in anew.
         beta.run(&["delete", "serviceaccount", "shoot-backup-garden", "-n", "shoot-backup"]).await?;
-        until("the restricted account is delivered again", Duration::from_secs(180), || async {
+        until("the restricted account is delivered again", Duration::from_mins(3), || async {
             beta.run(&["get", "serviceaccount", "shoot-backup-garden", "-n", "shoot-backup"]).await?;
             Ok(Seen::Done(()))
         })

@@ -43,7 +43,7 @@ fn a_standalone_cluster_is_added_by_kubeconfig_and_a_foreign_garden_is_searched(
         world.project.create::<ClusterDiscovery>("foreign", spec).await?;
         let counts = world
             .project
-            .wait_for("foreign", "has found the Shoot", Duration::from_secs(60), |discovery: &ClusterDiscovery| {
+            .wait_for("foreign", "has found the Shoot", Duration::from_mins(1), |discovery: &ClusterDiscovery| {
                 let status = discovery.status.as_ref()?;
                 (status.counts.associated >= 1).then_some(status.counts)
             })

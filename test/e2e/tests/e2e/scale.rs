@@ -68,7 +68,7 @@ fn five_thousand_objects_are_backed_up_and_restored_in_256_mib() {
         let backup = world.project.backup_completed(name).await?;
         let result = backup.status.and_then(|status| status.result).context("no result")?;
         ensure!(result.objects > i64::try_from(OBJECTS)?, "{result:?}");
-        kubectl.run(&["delete", "configmaps", "--all", "-n", name]).await?;
+        world.delete_namespace(Cluster::Alpha, name).await?;
         world.project.create::<Restore>(name, json!({"backup": name, "cluster": "alpha"})).await?;
         let restore = world.project.restore_completed(name).await?;
         let result = restore.status.and_then(|status| status.result).context("no result")?;

@@ -86,7 +86,7 @@ impl World {
         let what = "shows the credential that it needs";
         let credential = self
             .project
-            .wait_for(cluster, what, Duration::from_secs(60), |cluster| {
+            .wait_for(cluster, what, Duration::from_mins(1), |cluster| {
                 needed_credential(cluster).ok().filter(|(issuer, _)| !issuer.is_empty())
             })
             .await?;
