@@ -27,6 +27,8 @@ trap 'landscape_down; exit 130' INT TERM
 landscape_down || echo "what an earlier run left could not be removed; tests may fail because of it"
 
 status=0
+# End-to-end tests wait more than they compute.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 # Names of failed tests are listed at the end of each test program's output, indented, after a line `failures:`.

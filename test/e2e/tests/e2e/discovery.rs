@@ -180,6 +180,14 @@ fn what_is_deleted_or_changed_in_the_agents_manifests_is_delivered_again() {
             Ok(Seen::Done(()))
         })
         .await?;
+        beta.run(&["scale", "deployment", "shoot-backup-agent", "-n", "shoot-backup", "--replicas=0"]).await?;
+        until("the changed agent is as delivered again", Duration::from_mins(2), || async {
+            let path =
+                ["get", "deployment", "shoot-backup-agent", "-n", "shoot-backup", "-o", "jsonpath={.spec.replicas}"];
+            let replicas = beta.run(&path).await?;
+            Ok(if replicas == "1" { Seen::Done(()) } else { Seen::NotYet(format!("{replicas} replicas")) })
+        })
+        .await?;
         // The restricted account itself is gone: the garden side has to get in anew.
         beta.run(&["delete", "serviceaccount", "shoot-backup-garden", "-n", "shoot-backup"]).await?;
         until("the restricted account is delivered again", Duration::from_mins(3), || async {

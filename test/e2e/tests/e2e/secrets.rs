@@ -27,7 +27,7 @@ fn credential_in(text: &str) -> Option<&'static str> {
 }
 
 /// Secrets that people or the test itself made: the owner's kubeconfigs, Gardener's own.
-const OWN: [&str; 2] = ["delta-kubeconfig", "foreign-garden"];
+const OWN: [&str; 3] = ["delta-kubeconfig", "foreign-garden", "nobody-kubeconfig"];
 
 async fn secrets(kubectl: &Kubectl, arguments: &[&str]) -> Result<Vec<(String, String)>> {
     let mut all = vec!["get", "secrets"];

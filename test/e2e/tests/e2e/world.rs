@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -40,7 +40,11 @@ where
     RUNTIME.block_on(async {
         let world =
             WORLD.get_or_init(|| async { World::new().await.unwrap_or_else(|error| panic!("{error:#}")) }).await;
-        if let Err(error) = body(world).await {
+        let begun = Instant::now();
+        let result = body(world).await;
+        // Shown with --nocapture: what to look at when the suite gets slow. Waiting for calm is part of it.
+        println!("took {:.1} s", begun.elapsed().as_secs_f64());
+        if let Err(error) = result {
             panic!("{error:#}");
         }
     });
@@ -126,7 +130,7 @@ impl World {
         self.project.create::<BackupLocation>(name, spec).await.map(drop)
     }
 
-    /// A namespace with a few ConfigMaps and a pod whose volume holds some megabytes that do not compress.
+    /// A namespace with a few `ConfigMaps` and a pod whose volume holds some megabytes that do not compress.
     pub async fn small_application(&self, cluster: Cluster, namespace: &str) -> Result<()> {
         let kubectl = self.kubectl(cluster);
         let config = |index: usize| {
