@@ -57,8 +57,8 @@ mod tests {
 
     #[test]
     fn durations_of_kubernetes_are_read() {
-        assert_eq!(parse("15m"), Ok(Duration::from_secs(900)));
-        assert_eq!(parse("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(parse("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(parse("0s"), Ok(Duration::ZERO));
     }
 

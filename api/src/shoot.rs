@@ -361,11 +361,11 @@ mod tests {
     fn a_shoot_is_ready_once_created_and_also_while_a_reconciliation_fails() {
         assert_eq!(shoot(|_| ()).not_ready(), None);
         let failing = shoot(|shoot| {
-            shoot["status"]["lastOperation"] = serde_json::json!({"type": "Reconcile", "state": "Error"})
+            shoot["status"]["lastOperation"] = serde_json::json!({"type": "Reconcile", "state": "Error"});
         });
         assert_eq!(failing.not_ready(), None);
         let creating = shoot(|shoot| {
-            shoot["status"]["lastOperation"] = serde_json::json!({"type": "Create", "state": "Processing"})
+            shoot["status"]["lastOperation"] = serde_json::json!({"type": "Create", "state": "Processing"});
         });
         assert!(matches!(creating.not_ready(), Some(NotReady::Operation(..))));
         let workerless = shoot(|shoot| shoot["spec"]["provider"]["workers"] = serde_json::json!([]));
