@@ -59,10 +59,13 @@ impl Wanted<'_> {
         context::key(self.cluster)
     }
 
-    /// A cluster or Shoot that was made anew under the same name is another one.
+    /// A cluster or Shoot that was made anew under the same name is another one, and so is another Secret.
     fn owner(&self) -> String {
-        let shoot = self.target.shoot().and_then(|shoot| shoot.metadata.uid.clone()).unwrap_or_default();
-        format!("{}/{shoot}", self.cluster.uid().unwrap_or_default())
+        let target = match self.target {
+            Target::Shoot { shoot, .. } => shoot.metadata.uid.clone().unwrap_or_default(),
+            Target::Standalone(secret) => format!("{}/{}", secret.name, secret.key),
+        };
+        format!("{}/{target}", self.cluster.uid().unwrap_or_default())
     }
 
     fn values(&self, issuer: Option<&str>) -> Values {
@@ -84,6 +87,10 @@ pub async fn ensure(wanted: &Wanted<'_>, context: &Context) -> Result<Connected,
     let mut reason = None;
     if let Some(mut connection) = context.connections.get(&key).filter(|connection| connection.owner == wanted.owner())
     {
+        if context.connections.client(&key).is_err() {
+            // It was given up meanwhile: only an answer makes it usable again.
+            connection.checked = None;
+        }
         match upkeep(&mut connection, wanted, context).await {
             Ok(None) => {
                 context.connections.put(key, connection.clone());
@@ -93,6 +100,12 @@ pub async fn ensure(wanted: &Wanted<'_>, context: &Context) -> Result<Connected,
             Err(Error::Cluster(error)) if matches!(error.kind(), Kind::Refused | Kind::NotFound) => {
                 tracing::info!(namespace = key.namespace, cluster = key.name, %error, "onboards again: refused");
                 context.connections.drop_connection(&key);
+            }
+            // Its address or its CA may have changed: both come with fresh access. A cluster that is simply down costs
+            // one such try in each of its reconciliations, whose backoff and deadline bound it.
+            Err(error) if error.is_unreachable() => {
+                tracing::info!(namespace = key.namespace, cluster = key.name, %error, "onboards again: does not answer");
+                context.connections.mark_unreachable(&key, &error.to_string());
             }
             Err(error) => {
                 context.connections.mark_unreachable(&key, &error.to_string());
