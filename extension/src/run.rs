@@ -61,7 +61,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     let stores = Arc::new(std::sync::OnceLock::<crate::context::Stores>::new());
     let endpoints = Arc::new(endpoints(&metrics, &stores));
-    let serving = tokio::spawn(server::serve(config.listen, Arc::clone(&endpoints), stop.clone()));
+    // Its own token: health is served until the work has ended, and its end must not cut the work off.
+    let served_enough = CancellationToken::new();
+    let serving = tokio::spawn(server::serve(config.listen, Arc::clone(&endpoints), served_enough.clone()));
 
     let path =
         garden_kubeconfig.or_else(|| config.garden_kubeconfig.clone()).filter(|path| !path.as_os_str().is_empty());
@@ -99,6 +101,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = overdue => election.release().await,
         served = serving => served.context("the server ended")?.context("failed to serve metrics and health")?,
     }
+    served_enough.cancel();
     tracing::info!("ended");
     Ok(())
 }
