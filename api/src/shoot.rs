@@ -234,8 +234,10 @@ impl Shoot {
             Some(_) => {}
         }
         match condition("APIServerAvailable") {
-            Some(condition) if condition.status == "True" => None,
-            Some(condition) => Some(NotReady::ApiServer(condition.message.clone())),
+            Some(condition) if condition.status == "False" => Some(NotReady::ApiServer(condition.message.clone())),
+            // `Unknown` and `Progressing` say that Gardener does not know (its gardenlet may be away): the connection
+            // itself finds out.
+            Some(_) => None,
             None => Some(NotReady::ApiServer("not reported yet".to_owned())),
         }
     }
@@ -370,6 +372,17 @@ mod tests {
         assert!(matches!(creating.not_ready(), Some(NotReady::Operation(..))));
         let workerless = shoot(|shoot| shoot["spec"]["provider"]["workers"] = serde_json::json!([]));
         assert_eq!(workerless.not_ready(), Some(NotReady::Workerless));
+    }
+
+    #[test]
+    fn only_an_api_server_that_is_known_to_be_gone_is_not_tried() {
+        let with = |status: &str| shoot(|shoot| shoot["status"]["conditions"][0]["status"] = status.into());
+        assert!(matches!(with("False").not_ready(), Some(NotReady::ApiServer(_))));
+        for unsure in ["Unknown", "Progressing", "True"] {
+            assert_eq!(with(unsure).not_ready(), None, "{unsure}");
+        }
+        let unreported = shoot(|shoot| shoot["status"]["conditions"] = serde_json::json!([]));
+        assert!(matches!(unreported.not_ready(), Some(NotReady::ApiServer(_))));
     }
 
     #[test]
