@@ -7,7 +7,8 @@ set -euo pipefail
 set_dir="$1"
 here="$(cd "$(dirname "$0")" && pwd)/$set_dir"
 cache="${SHOOT_BACKUP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shoot-backup}"
-key="$(sha256sum "$here/go.mod" "$here/go.sum" | sha256sum | cut -c1-16)"
+# Of the content alone: the same sources at another place are the same programs.
+key="$(cat "$here/go.mod" "$here/go.sum" | sha256sum | cut -c1-16)"
 out="$cache/tools/$set_dir-$key"
 
 case "$set_dir" in

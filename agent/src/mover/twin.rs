@@ -8,6 +8,7 @@
 //! [`mount_source`] is the one place that decides what is mounted; a snapshot of the volume would be decided here too.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
@@ -26,6 +27,9 @@ use crate::retry;
 pub const ANNOTATION_ROLE: &str = "shootbackup.extensions.gardener.cloud/volume-role";
 /// Role of a twin and of its claim.
 pub const ROLE_TWIN: &str = "twin";
+
+/// How long the binding of a twin may take: a matter of the cluster's controller manager alone.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a mover mounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +72,27 @@ pub async fn mount_source(
     let claims = context.own::<PersistentVolumeClaim>();
     let created = retry::call(|| async { claims.create(&PostParams::default(), &claim).await }).await;
     accept_existing(created).map_err(error(format!("create PersistentVolumeClaim {name}")))?;
+    bound(&claims, name).await?;
     Ok(MountSource { claim: name.to_owned() })
+}
+
+/// Waits until the twin's claim is bound. The scheduler puts a pod whose claim is not bound yet aside and may look at it
+/// again only minutes later.
+async fn bound(claims: &Api<PersistentVolumeClaim>, name: &str) -> Result<(), MoverError> {
+    let error = |what: String| move |source| MoverError::Api { what, source };
+    let waiting = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            let claim = retry::call(|| claims.get(name)).await;
+            let claim = claim.map_err(error(format!("get PersistentVolumeClaim {name}")))?;
+            if claim.status.is_some_and(|status| status.phase.as_deref() == Some("Bound")) {
+                return Ok(());
+            }
+        }
+    };
+    let reason = || format!("PersistentVolumeClaim {name} is not bound to its volume after {} s", PATIENCE.as_secs());
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| Err(MoverError::NotStarted { reason: reason() }))
 }
 
 /// Removes a twin and its claim. The storage behind it stays.

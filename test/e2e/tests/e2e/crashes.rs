@@ -58,38 +58,41 @@ async fn files(world: &World, namespace: &str) -> Result<std::collections::BTree
     shop.files(&world.landscape, "data").await
 }
 
+/// Whose container is killed: cluster, namespace and application.
+type Victim<'a> = (Cluster, &'a str, &'a str);
+
+/// Backs a small application of alpha up and restores it, and kills a container in the middle of both. Returns how
+/// often the backup was begun.
+async fn survives(world: &World, name: &str, (cluster, namespace, app): Victim<'_>) -> Result<i64> {
+    let selector = format!("app.kubernetes.io/name={app}");
+    world.location(name, &["alpha"]).await?;
+    world.small_application(Cluster::Alpha, name).await?;
+    let before = files(world, name).await?;
+    slow(world, Operation::PutBlob, name).await?;
+    world.project.back_up(name, "alpha", name, &[name]).await?;
+    backup_runs(world, name).await?;
+    world.landscape.kill_container(cluster, namespace, &selector).await?;
+    let backup = world.project.backup_completed(name).await?;
+
+    world.delete_namespace(Cluster::Alpha, name).await?;
+    slow(world, Operation::GetBlob, name).await?;
+    world.project.create::<Restore>(name, json!({"backup": name, "cluster": "alpha"})).await?;
+    restore_runs(world, name).await?;
+    world.landscape.kill_container(cluster, namespace, &selector).await?;
+    world.project.restore_completed(name).await?;
+    ensure!(files(world, name).await? == before, "restored files differ");
+    world.delete_namespace(Cluster::Alpha, name).await?;
+    Ok(backup.status.context("no status")?.attempts)
+}
+
 #[test]
 fn an_agent_that_is_killed_in_a_backup_and_in_a_restore_carries_on() {
     test(|world| async {
         let _alpha = world.calm["alpha"].write().await;
-        let name = "agent-killed";
-        world.location(name, &["alpha"]).await?;
-        world.small_application(Cluster::Alpha, name).await?;
-        let before = files(world, name).await?;
-        slow(world, Operation::PutBlob, name).await?;
-        world.project.back_up(name, "alpha", name, &[name]).await?;
-        backup_runs(world, name).await?;
-        world
-            .landscape
-            .kill_container(Cluster::Alpha, "shoot-backup", "app.kubernetes.io/name=shoot-backup-agent")
-            .await?;
-        let backup = world.project.backup_completed(name).await?;
-        let attempts = backup.status.context("no status")?.attempts;
+        let agent = (Cluster::Alpha, "shoot-backup", "shoot-backup-agent");
+        let attempts = survives(world, "agent-killed", agent).await?;
         ensure!(attempts >= 2, "the backup was not begun again: {attempts} attempts");
-        nothing_is_left(world, Cluster::Alpha).await?;
-
-        world.delete_namespace(Cluster::Alpha, name).await?;
-        slow(world, Operation::GetBlob, name).await?;
-        world.project.create::<Restore>(name, json!({"backup": name, "cluster": "alpha"})).await?;
-        restore_runs(world, name).await?;
-        world
-            .landscape
-            .kill_container(Cluster::Alpha, "shoot-backup", "app.kubernetes.io/name=shoot-backup-agent")
-            .await?;
-        world.project.restore_completed(name).await?;
-        ensure!(files(world, name).await? == before, "restored files differ");
-        nothing_is_left(world, Cluster::Alpha).await?;
-        world.delete_namespace(Cluster::Alpha, name).await
+        nothing_is_left(world, Cluster::Alpha).await
     });
 }
 
@@ -97,25 +100,8 @@ fn an_agent_that_is_killed_in_a_backup_and_in_a_restore_carries_on() {
 fn a_garden_side_that_is_killed_in_a_backup_and_in_a_restore_is_not_missed() {
     test(|world| async {
         let (_alpha, _garden) = (world.calm["alpha"].read().await, world.garden_calm.write().await);
-        let name = "garden-killed";
-        let selector = "app.kubernetes.io/name=shoot-backup-garden";
-        world.location(name, &["alpha"]).await?;
-        world.small_application(Cluster::Alpha, name).await?;
-        let before = files(world, name).await?;
-        slow(world, Operation::PutBlob, name).await?;
-        world.project.back_up(name, "alpha", name, &[name]).await?;
-        backup_runs(world, name).await?;
-        world.landscape.kill_container(Cluster::Seed, product::NAMESPACE, selector).await?;
-        world.project.backup_completed(name).await?;
-
-        world.delete_namespace(Cluster::Alpha, name).await?;
-        slow(world, Operation::GetBlob, name).await?;
-        world.project.create::<Restore>(name, json!({"backup": name, "cluster": "alpha"})).await?;
-        restore_runs(world, name).await?;
-        world.landscape.kill_container(Cluster::Seed, product::NAMESPACE, selector).await?;
-        world.project.restore_completed(name).await?;
-        ensure!(files(world, name).await? == before, "restored files differ");
-        world.delete_namespace(Cluster::Alpha, name).await
+        let garden_side = (Cluster::Seed, product::NAMESPACE, "shoot-backup-garden");
+        survives(world, "garden-killed", garden_side).await.map(drop)
     });
 }
 
