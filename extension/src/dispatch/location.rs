@@ -130,7 +130,10 @@ async fn one(location: &BackupLocation, cluster: &ApplicationCluster, validate: 
         return location_status::failed(&name, "NoIdentity", message);
     }
     match look(location, cluster, &client, validate, context).await {
-        Ok(Ok(found)) => location_status::from_mirror(location, &found, &name),
+        Ok(Ok(found)) => match location_status::silent(cluster) {
+            Some(message) => location_status::unreachable(known, &name, "AgentSilent", &message),
+            None => location_status::from_mirror(location, &found, &name),
+        },
         Ok(Err(why)) => location_status::failed(&name, why.reason, &why.message),
         Err(error) => {
             if let Error::Cluster(error) = &error

@@ -2,12 +2,14 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use shoot_backup_api::application_cluster::condition;
 use shoot_backup_api::backup_location::{ClusterSelection, LocationCluster, LocationPhase};
 use shoot_backup_api::conditions::{self, Truth};
 use shoot_backup_api::references::AzureIdentity;
 use shoot_backup_api::{ApplicationCluster, BackupLocation, BackupLocationStatus, names};
 
 use super::mirror;
+use crate::onboarding::status::AGENT_STARTING;
 
 /// Clusters that a status keeps: what the kind allows.
 const MAX_CLUSTERS: usize = 256;
@@ -83,6 +85,14 @@ pub fn from_mirror(location: &BackupLocation, found: &BackupLocation, name: &str
         }
         _ => pending(name, "Sent", "waiting until the agent has looked at it"),
     }
+}
+
+/// Why the cluster's agent cannot be counted on. One that has not begun yet, or was never looked at, is waited for.
+#[must_use]
+pub fn silent(cluster: &ApplicationCluster) -> Option<String> {
+    let healthy = conditions::find(&cluster.status.as_ref()?.conditions, condition::AGENT_HEALTHY)?;
+    let silent = healthy.status != Truth::True.as_str() && healthy.reason != AGENT_STARTING;
+    silent.then(|| healthy.message.clone())
 }
 
 /// Whether the agent has still to take a request up.
@@ -202,6 +212,24 @@ mod tests {
         let away = unreachable(Some(&known), "d", "Unreachable", "timeout");
         assert_eq!(away.entry.client_id.as_deref(), Some("id"));
         assert_eq!(away.entry.phase, LocationPhase::Pending);
+    }
+
+    #[test]
+    fn an_agent_that_is_silent_is_not_counted_on_and_a_new_one_is_waited_for() {
+        let with = |status: &str, reason: &str| {
+            let mut cluster = cluster("alpha");
+            let conditions = json!([{"type": "AgentHealthy", "status": status, "reason": reason, "message": "silent",
+                                     "lastTransitionTime": "1970-01-01T00:00:00Z"}]);
+            cluster.status = Some(shoot_backup_api::ApplicationClusterStatus {
+                conditions: serde_json::from_value(conditions).unwrap(),
+                ..Default::default()
+            });
+            silent(&cluster)
+        };
+        assert_eq!(with("False", "HeartbeatStale").as_deref(), Some("silent"));
+        assert_eq!(with("False", AGENT_STARTING), None);
+        assert_eq!(with("True", "HeartbeatFresh"), None);
+        assert_eq!(silent(&cluster("alpha")), None);
     }
 
     #[test]

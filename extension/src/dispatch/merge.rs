@@ -1,21 +1,29 @@
 //! What of a mirror's status becomes the status of the object in the garden. Pure.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use shoot_backup_api::conditions::{self, Truth};
-use shoot_backup_api::{Backup, BackupStatus, Operation, OperationPhase, Restore, RestoreStatus, names};
+use shoot_backup_api::{Backup, BackupStatus, Operation, OperationPhase, Restore, RestoreStatus, duration, names};
 
 use super::mirror;
 
 /// A running operation whose agent has been silent for longer is said to be.
 const SILENT_SECONDS: i64 = 900;
+/// An operation that nobody can follow any more ends in the garden this long after its agent should have ended it.
+const OVERDUE_SECONDS: i64 = 900;
 /// How long the result of the run before is not taken for the result of a retry.
 const RETRY_SECONDS: i64 = 120;
 /// The condition that sums up.
 pub const READY: &str = "Ready";
 /// Its reason while a retry was asked for and has not begun.
 pub const RETRYING: &str = "Retrying";
+/// Its reason when the time was up.
+pub const DEADLINE: &str = "DeadlineExceeded";
+/// Its reason when it was cancelled while its cluster could not be told.
+pub const CANCELLED_UNSEEN: &str = "CancelledUnseen";
 
 /// The parts of a status that both kinds of operation have.
 pub struct Parts<'a> {
@@ -25,6 +33,8 @@ pub struct Parts<'a> {
     pub conditions: &'a mut Vec<Condition>,
     /// Generation that it is about.
     pub observed_generation: &'a mut i64,
+    /// When it began.
+    pub start: Option<Timestamp>,
     /// When it ended.
     pub completion_time: &'a mut Option<Time>,
     /// When the agent last said how far it is.
@@ -43,6 +53,8 @@ pub trait Dispatched: Operation + mirror::Kind {
     type Status: Status;
     /// The status, if there is one.
     fn status(&self) -> Option<&Self::Status>;
+    /// The longest time that it may take; `None` if that cannot be read.
+    fn timeout(&self) -> Option<Duration>;
 }
 
 macro_rules! dispatched {
@@ -53,6 +65,7 @@ macro_rules! dispatched {
                     phase: &mut self.phase,
                     conditions: &mut self.conditions,
                     observed_generation: &mut self.observed_generation,
+                    start: self.start_time.as_ref().map(|time| time.0),
                     completion_time: &mut self.completion_time,
                     heartbeat: self.progress.heartbeat.as_ref().map(|time| time.0),
                 }
@@ -64,6 +77,10 @@ macro_rules! dispatched {
 
             fn status(&self) -> Option<&$status> {
                 self.status.as_ref()
+            }
+
+            fn timeout(&self) -> Option<Duration> {
+                duration::parse(&self.spec.timeout).ok()
             }
         }
     };
@@ -92,7 +109,7 @@ pub fn merge<K: Dispatched>(object: &K, mirror: &K, now: Timestamp) -> Option<K:
         }
     }
     *parts.observed_generation = object.meta().generation.unwrap_or_default();
-    let silent = parts.heartbeat.filter(|heartbeat| {
+    let silent = parts.heartbeat.or(parts.start).filter(|heartbeat| {
         *parts.phase == OperationPhase::InProgress && now.as_second() - heartbeat.as_second() > SILENT_SECONDS
     });
     if let Some(since) = silent {
@@ -101,8 +118,34 @@ pub fn merge<K: Dispatched>(object: &K, mirror: &K, now: Timestamp) -> Option<K:
             names::AGENT_NAMESPACE
         );
         conditions::set(parts.conditions, READY, Truth::Unknown, "HeartbeatStale", &message, None, now);
+        if is_past_deadline(object, &status, now) {
+            let message = format!("it should have ended within its timeout, and {message}");
+            let phase = OperationPhase::Failed;
+            status = ended(&status, phase, DEADLINE, &message, object.meta().generation, now);
+        }
     }
     Some(status)
+}
+
+/// Whether an operation runs that its agent should have ended long ago: the agent keeps the timeout itself, so only one
+/// that is gone lets this happen.
+#[must_use]
+pub fn is_past_deadline<K: Dispatched>(object: &K, status: &K::Status, now: Timestamp) -> bool {
+    let mut status = status.clone();
+    let parts = status.parts();
+    let (Some(start), Some(timeout)) = (parts.start, object.timeout()) else { return false };
+    let longest = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX).saturating_add(OVERDUE_SECONDS);
+    *parts.phase == OperationPhase::InProgress && now.as_second() - start.as_second() > longest
+}
+
+/// Whether an operation ended in the garden while its mirror goes on: the mirror is then to be removed, which stops the
+/// work. One that is asked to begin again is not.
+#[must_use]
+pub fn left_running<K: Dispatched>(object: &K, mirror: &K) -> bool {
+    let mut status = object.status().cloned().unwrap_or_default();
+    let ready = conditions::find(status.parts().conditions, READY);
+    let unseen = ready.is_some_and(|ready| [DEADLINE, CANCELLED_UNSEEN].contains(&ready.reason.as_str()));
+    object.phase().is_final() && unseen && !mirror.phase().is_final()
 }
 
 fn retry_since(conditions: &[Condition]) -> Option<Timestamp> {
@@ -222,6 +265,31 @@ mod tests {
         assert_eq!(status.conditions[0].reason, "HeartbeatStale");
         assert_eq!(status.phase, OperationPhase::InProgress);
         assert!(merge(&object, &mirror, at(900)).unwrap().conditions.is_empty());
+    }
+
+    #[test]
+    fn an_operation_whose_agent_is_gone_ends_a_while_after_its_timeout() {
+        let running = json!({
+            "observedGeneration": 1, "phase": "InProgress", "startTime": "1970-01-01T00:00:00Z",
+            "progress": {"heartbeat": "1970-01-01T00:00:10Z"},
+        });
+        let mut object = backup(&running);
+        object.spec.timeout = "1h".to_owned();
+        let mirror = mirror_of(&object, &running);
+        let late = 3600 + OVERDUE_SECONDS + 1;
+        assert_eq!(merge(&object, &mirror, at(late - 1)).unwrap().phase, OperationPhase::InProgress);
+        let ended = merge(&object, &mirror, at(late)).unwrap();
+        assert_eq!((ended.phase, ended.conditions[0].reason.as_str()), (OperationPhase::Failed, DEADLINE));
+        // An agent that is alive ends it itself.
+        let beating = json!({
+            "observedGeneration": 1, "phase": "InProgress", "startTime": "1970-01-01T00:00:00Z",
+            "progress": {"heartbeat": at(late - 5).to_string()},
+        });
+        assert_eq!(merge(&object, &mirror_of(&object, &beating), at(late)).unwrap().phase, OperationPhase::InProgress);
+        object.status = Some(ended);
+        assert!(left_running(&object, &mirror));
+        let over = mirror_of(&object, &json!({"observedGeneration": 1, "phase": "Failed"}));
+        assert!(!left_running(&object, &over));
     }
 
     #[test]

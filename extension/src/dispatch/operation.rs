@@ -211,11 +211,44 @@ where
         if requested == Some(Requested::Cancel) && untouched {
             return self.cancel().await;
         }
-        if let Err(verdict) = verdict::cluster(&cluster.name_any(), Some(cluster)) {
+        let name = cluster.name_any();
+        let verdict = verdict::cluster(&name, Some(cluster));
+        // A garden side that has just begun has no connections yet: that is no news about a cluster that is ready.
+        let away = matches!(unavailable, Unavailable::Unreachable(_)) || verdict.is_err();
+        if away && requested == Some(Requested::Cancel) {
+            let message = format!(
+                "cancelled while ApplicationCluster {name} cannot be asked ({unavailable}): what runs there is stopped \
+                 when it is back"
+            );
+            return self.end_unseen(OperationPhase::Cancelled, merge::CANCELLED_UNSEEN, &message, requested).await;
+        }
+        if away && merge::is_past_deadline(self.object, &self.status, self.now) {
+            let message = format!(
+                "it should have ended within its timeout, and ApplicationCluster {name} cannot be asked: {unavailable}; \
+                 what runs there is stopped when it is back"
+            );
+            return self.end_unseen(OperationPhase::Failed, merge::DEADLINE, &message, requested).await;
+        }
+        if let Err(verdict) = verdict {
             return self.conclude(verdict).await;
         }
-        let message = format!("waiting for ApplicationCluster {}: {unavailable}", cluster.name_any());
+        let message = format!("waiting for ApplicationCluster {name}: {unavailable}");
         self.wait(&Why::new("ClusterUnreachable", message)).await
+    }
+
+    /// Ends it without its cluster; [`super::orphans`] removes the mirror there later.
+    async fn end_unseen(
+        &self,
+        phase: OperationPhase,
+        reason: &str,
+        message: &str,
+        requested: Option<Requested>,
+    ) -> Result<Action, Error> {
+        self.end(phase, reason, message).await?;
+        if requested.is_some() {
+            mirror::taken_up(&self.context.garden, self.object).await.map_err(Error::Garden)?;
+        }
+        Ok(Action::await_change())
     }
 
     async fn cancel(&self) -> Result<Action, Error> {
@@ -249,6 +282,11 @@ where
                 );
                 return self.conclude(Verdict::Fail(Why::new("NameTaken", message))).await;
             }
+        }
+        if requested == Some(Requested::Retry) && merge::left_running(self.object, &found) {
+            // What was given up still runs there: it is stopped before it begins again.
+            mirror::delete(client, &found).await.map_err(Error::Cluster)?;
+            return Ok(Action::requeue(WAITING_EVERY));
         }
         if let Some(requested) = requested {
             return self.pass_on(client, &found, requested).await;
@@ -328,25 +366,31 @@ where
         let namespace = self.object.namespace().unwrap_or_default();
         let cluster = self.context.stores.cluster(&namespace, self.object.cluster());
         if let Some(cluster) = cluster.filter(|cluster| !is_left(cluster)) {
-            match self.context.connections.client(&context::key(&cluster)) {
-                Ok(client) => {
-                    let name = self.object.name_any();
-                    let found = mirror::get::<K>(&client, &name).await.map_err(Error::Cluster)?;
-                    if let Some(found) = found
-                        && mirror::ownership(self.object, &found, &cluster) == Ownership::Own
-                    {
-                        mirror::delete(&client, &found).await.map_err(Error::Cluster)?;
-                    }
-                }
+            let left = match self.context.connections.client(&context::key(&cluster)) {
+                Ok(client) => match self.remove_mirror(&cluster, &client).await {
+                    Ok(()) => None,
+                    Err(error) if !is_overdue(self.object, self.now) => return Err(Error::Cluster(error)),
+                    Err(error) => Some(error.to_string()),
+                },
                 Err(_) if !is_overdue(self.object, self.now) => return Ok(Action::requeue(WAITING_EVERY)),
-                Err(unavailable) => {
-                    let message = format!("{unavailable}; its copy there is removed when the cluster is back");
-                    self.context.events.warning(self.object, "MirrorLeft", &message).await;
-                }
+                Err(unavailable) => Some(unavailable.to_string()),
+            };
+            if let Some(why) = left {
+                let message = format!("{why}; its copy there is removed when the cluster is back");
+                self.context.events.warning(self.object, "MirrorLeft", &message).await;
             }
         }
         mirror::release(&self.context.garden, self.object).await.map_err(Error::Garden)?;
         Ok(Action::await_change())
+    }
+
+    async fn remove_mirror(&self, cluster: &ApplicationCluster, client: &Client) -> Result<(), request::Error> {
+        match mirror::get::<K>(client, &self.object.name_any()).await? {
+            Some(found) if mirror::ownership(self.object, &found, cluster) == Ownership::Own => {
+                mirror::delete(client, &found).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Removes mirrors whose object in the garden is gone: those of clusters that did not answer when it was deleted.
 
+use std::time::Duration;
+
 use futures::{StreamExt as _, stream};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use shoot_backup_api::{ApplicationCluster, Backup, BackupLocation, Restore, names};
 
+use super::merge::{self, Dispatched};
 use super::mirror::{self, Kind};
 use super::{is_left, selects};
 use crate::context::{self, Context};
@@ -12,6 +15,8 @@ use crate::request::{self, timed, timed_opt};
 
 /// Clusters that are looked through at once.
 const AT_ONCE: usize = 4;
+/// Longest time for one cluster: a slow one must not hold up the others.
+const DEADLINE: Duration = Duration::from_mins(2);
 /// Mirrors in one page of a list.
 const PAGE: u32 = 200;
 
@@ -28,18 +33,26 @@ pub async fn remove(context: &Context) {
     stream::iter(clusters)
         .for_each_concurrent(AT_ONCE, |cluster| async move {
             let Ok(client) = context.connections.client(&context::key(&cluster)) else { return };
-            if let Err(error) = remove_from(&cluster, &client, context).await {
-                tracing::warn!(cluster = cluster.name_any(), %error, "failed to look for orphans");
+            match tokio::time::timeout(DEADLINE, remove_from(&cluster, &client, context)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(cluster = cluster.name_any(), %error, "failed to look for orphans"),
+                Err(_) => {
+                    tracing::warn!(cluster = cluster.name_any(), "looking for orphans took too long; goes on later")
+                }
             }
         })
         .await;
 }
 
 async fn remove_from(cluster: &ApplicationCluster, client: &Client, context: &Context) -> Result<(), request::Error> {
-    let always = |_: &Backup| true;
-    remove_kind(cluster, client, context, always).await?;
-    remove_kind(cluster, client, context, |_: &Restore| true).await?;
-    remove_kind(cluster, client, context, |location: &BackupLocation| selects(location, cluster)).await
+    remove_kind(cluster, client, context, goes_on::<Backup>).await?;
+    remove_kind(cluster, client, context, goes_on::<Restore>).await?;
+    remove_kind(cluster, client, context, |location: &BackupLocation, _| selects(location, cluster)).await
+}
+
+/// Whether an operation is not one that ended in the garden while its cluster could not be told.
+fn goes_on<K: Dispatched>(object: &K, found: &K) -> bool {
+    mirror::requested(object).is_some() || !merge::left_running(object, found)
 }
 
 /// Removes mirrors that came through this cluster object and whose object is gone, is another one of the same name, or is
@@ -48,12 +61,13 @@ async fn remove_kind<K: Kind>(
     cluster: &ApplicationCluster,
     client: &Client,
     context: &Context,
-    wanted: impl Fn(&K) -> bool,
+    wanted: impl Fn(&K, &K) -> bool,
 ) -> Result<(), request::Error> {
     let garden: Api<K> = Api::namespaced(context.garden.clone(), &cluster.namespace().unwrap_or_default());
     let mut parameters = ListParams::default().limit(PAGE);
     loop {
         let page = timed(format!("list {}", K::plural(&())), mirror::api::<K>(client).list(&parameters)).await?;
+        let empty = page.items.is_empty();
         for found in page.items {
             if !is_ours(&found, cluster) {
                 continue;
@@ -62,13 +76,14 @@ async fn remove_kind<K: Kind>(
             let what = format!("get {} {name}", K::kind(&()));
             let object = timed_opt(what, garden.get(&name)).await?;
             let origin = found.annotations().get(names::ANNOTATION_ORIGIN_UID);
-            let kept = object.is_some_and(|object| object.meta().uid.as_ref() == origin && wanted(&object));
+            let kept = object.is_some_and(|object| object.meta().uid.as_ref() == origin && wanted(&object, &found));
             if !kept {
                 tracing::info!(cluster = cluster.name_any(), kind = %K::kind(&()), name, "removes an orphan");
                 mirror::delete(client, &found).await?;
             }
         }
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+        // A server that goes on with empty pages would never end.
+        match page.metadata.continue_.filter(|token| !token.is_empty() && !empty) {
             Some(token) => parameters = parameters.continue_token(&token),
             None => return Ok(()),
         }

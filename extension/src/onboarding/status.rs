@@ -12,6 +12,8 @@ use super::heartbeat::{Heartbeat, START_SECONDS};
 
 /// A heartbeat's time is written at most this often: every write is news for everybody who watches.
 const HEARTBEAT_EVERY: i64 = 60;
+/// Reason of the condition `AgentHealthy` while a new agent has not begun yet.
+pub const AGENT_STARTING: &str = "AgentStarting";
 
 /// A status that is being put together.
 pub struct Draft {
@@ -87,7 +89,7 @@ impl Draft {
             .map_or(self.now, |delivered| delivered.last_transition_time.0);
         let starting = heartbeat.time.is_none() && self.now.as_second() - delivered.as_second() < START_SECONDS;
         let (phase, reason, message) = if starting {
-            (Phase::Onboarding, "AgentStarting", format!("waiting for the agent's first heartbeat{why}"))
+            (Phase::Onboarding, AGENT_STARTING, format!("waiting for the agent's first heartbeat{why}"))
         } else {
             let message =
                 format!("the agent gives no heartbeat{why}; look at its pod in namespace {}", names::AGENT_NAMESPACE);
