@@ -12,7 +12,7 @@ use shoot_backup_repository::{Repository, SnapshotInfo};
 use tokio_util::sync::CancellationToken;
 
 use super::manifest::{self, Parts};
-use super::objects::ObjectStream;
+use super::objects::{ObjectStream, WrittenClaims};
 use super::related::Related;
 use super::skips::Skips;
 use super::volumes::{VolumeBackup, Volumes};
@@ -58,9 +58,9 @@ impl AgentOperation for Backup {
         let config = context.config().await.map_err(|error| Failure::new("Configuration", error.to_string()))?;
         let cluster = if config.cluster.name.is_empty() { &backup.spec.cluster } else { &config.cluster.name };
         let work = Work { context, backup, running, facts, cluster, skips: &Skips::new(running) };
-        let (objects, objects_stored) = work.objects(&repository, &namespaces).await?;
+        let (objects, objects_stored, claims) = work.objects(&repository, &namespaces).await?;
         drop(repository);
-        let volumes = work.volumes(&location, &namespaces).await?;
+        let volumes = work.volumes(&location, &namespaces, &claims).await?;
         running.step("Manifest");
         let parts = Parts {
             running,
@@ -92,12 +92,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Steps 2 to 4. Gives back the snapshot, and the bytes that it cost.
+    /// Steps 2 to 4. Gives back the snapshot, the bytes that it cost, and the claims in it.
     async fn objects(
         &self,
         repository: &Repository,
         namespaces: &BTreeSet<String>,
-    ) -> Result<(ObjectsEntry, u64), Failure> {
+    ) -> Result<(ObjectsEntry, u64, WrittenClaims), Failure> {
         self.running.step("Objects");
         let discovered = discovery::discover(&self.context.client)
             .await
@@ -115,9 +115,10 @@ impl Work<'_> {
             related: Related::new(namespaces),
             count: 0,
             open: Vec::new(),
+            claims: WrittenClaims::new(),
         };
         stream.write(discovered.resources).await?;
-        let ObjectStream { writer, count, .. } = stream;
+        let ObjectStream { writer, count, claims, .. } = stream;
         let info = SnapshotInfo {
             hostname: self.cluster.to_owned(),
             paths: vec!["/objects".to_owned()],
@@ -126,11 +127,16 @@ impl Work<'_> {
         };
         let summary = writer.finish(info).await?;
         let entry = ObjectsEntry { snapshot: summary.snapshot.to_string(), count, bytes: summary.bytes };
-        Ok((entry, summary.bytes_stored))
+        Ok((entry, summary.bytes_stored, claims))
     }
 
     /// Step 5.
-    async fn volumes(&self, location: &Location, namespaces: &BTreeSet<String>) -> Result<Volumes, Failure> {
+    async fn volumes(
+        &self,
+        location: &Location,
+        namespaces: &BTreeSet<String>,
+        claims: &WrittenClaims,
+    ) -> Result<Volumes, Failure> {
         let spec = &self.backup.spec;
         let wanted = ResourceFilter::new(&spec.included_resources, &spec.excluded_resources);
         if spec.volumes == VolumePolicy::Exclude || !wanted.wants("", "persistentvolumeclaims") {
@@ -148,7 +154,7 @@ impl Work<'_> {
             hostname: self.cluster,
             previous: previous.as_ref(),
         };
-        backup.run(namespaces).await
+        backup.run(namespaces, claims).await
     }
 }
 

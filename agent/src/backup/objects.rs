@@ -4,7 +4,7 @@
 //! resource its namespaces. Cluster-scoped objects that others refer to come after those: within a group the namespaced
 //! resources come first, and the groups that only others refer to come last ([`related::LAST_GROUPS`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kube::core::Request;
@@ -43,7 +43,12 @@ pub struct ObjectStream<'a> {
     pub count: u64,
     /// Folders that are open.
     pub open: Vec<String>,
+    /// Claims that were written: what volumes must be there. Names only.
+    pub claims: WrittenClaims,
 }
+
+/// Claims that were written, by namespace and name, and whether they had a volume.
+pub type WrittenClaims = BTreeMap<(String, String), bool>;
 
 /// Where objects come from, and so where they go.
 #[derive(Clone, Copy)]
@@ -207,6 +212,12 @@ impl ObjectStream<'_> {
         };
         self.enter(&place.folder()).await?;
         self.writer.add_bytes(layout::file_name(&name), Bytes::from(json)).await?;
+        if let (Some(namespace), "", "persistentvolumeclaims") =
+            (place.namespace, resource.group.as_str(), resource.plural.as_str())
+        {
+            let volume = object.pointer("/spec/volumeName").and_then(Value::as_str);
+            self.claims.insert((namespace.to_owned(), name), volume.is_some_and(|volume| !volume.is_empty()));
+        }
         self.count += 1;
         self.running.add_objects(1);
         Ok(())

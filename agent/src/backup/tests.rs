@@ -134,6 +134,7 @@ async fn backed_up(spec: Value) -> (BTreeMap<String, Value>, Collected) {
         related: Related::new(&namespaces),
         count: 0,
         open: Vec::new(),
+        claims: super::objects::WrittenClaims::new(),
     };
     stream.write(discovered.resources).await.unwrap();
     let ObjectStream { writer, count, .. } = stream;

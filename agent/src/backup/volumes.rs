@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use shoot_backup_api::manifest::{BackupManifest, VolumeEntry};
 use shoot_backup_api::{BackupSpec, selector};
 
+use super::objects::WrittenClaims;
 use super::skips::Skips;
 use crate::context::Context;
 use crate::mover::job::{self, MoverError, MoverJob};
@@ -62,11 +63,16 @@ struct Candidate {
 }
 
 impl VolumeBackup<'_> {
-    /// Backs up the data of every bound claim. A claim that does not work is counted, never fatal.
-    pub async fn run(&self, namespaces: &BTreeSet<String>) -> Result<Volumes, Failure> {
+    /// Backs up the data of every bound claim. A claim that does not work is counted, never fatal. `written`: the claims
+    /// among the objects, which were listed some time before.
+    pub async fn run(&self, namespaces: &BTreeSet<String>, written: &WrittenClaims) -> Result<Volumes, Failure> {
         let mut candidates = Vec::new();
         for namespace in namespaces {
             candidates.extend(self.candidates(namespace).await?);
+        }
+        let found = candidates.iter().map(|one| (one.claim.namespace().unwrap_or_default(), one.claim.name_any()));
+        for ((namespace, claim), reason) in unmatched(written, &found.collect()) {
+            self.skips.add(format!("volume {namespace}/{claim}"), reason);
         }
         self.running.set_volumes_total(candidates.len() as u64);
         let outcomes = stream::iter(candidates.into_iter().map(|candidate| async move {
@@ -199,6 +205,21 @@ impl VolumeBackup<'_> {
     }
 }
 
+/// Claims of which the backup has either the object or the data and not both, with the reason. A restore would fail for
+/// each, so the backup says so first.
+fn unmatched<'a>(
+    written: &'a WrittenClaims,
+    found: &'a BTreeSet<(String, String)>,
+) -> impl Iterator<Item = (&'a (String, String), &'static str)> {
+    let no_data = written.iter().filter(|(key, bound)| **bound && !found.contains(key)).map(|(key, _)| {
+        (key, "its data is not in the backup: the claim was deleted or changed after its object was written")
+    });
+    let no_object = found.iter().filter(|key| !written.contains_key(key)).map(|key| {
+        (key, "its data is in the backup but its claim is not: it was created after claims were listed, or is not readable")
+    });
+    no_data.chain(no_object)
+}
+
 fn note_node(nodes: &mut BTreeMap<String, String>, pod: &Pod) {
     let Some(spec) = &pod.spec else { return };
     let Some(node) = spec.node_name.as_ref().filter(|node| !node.is_empty()) else { return };
@@ -249,6 +270,23 @@ mod tests {
         let mut nodes = BTreeMap::new();
         note_node(&mut nodes, &unscheduled);
         assert!(nodes.is_empty());
+    }
+
+    #[test]
+    fn a_claim_without_its_data_and_data_without_its_claim_are_told() {
+        let key = |name: &str| ("shop".to_owned(), name.to_owned());
+        // A claim that was bound only after its object was written has both.
+        let written = WrittenClaims::from([
+            (key("both"), true),
+            (key("bound-since"), false),
+            (key("unbound"), false),
+            (key("gone"), true),
+        ]);
+        let found = BTreeSet::from([key("both"), key("bound-since"), key("new")]);
+        let told: Vec<_> = unmatched(&written, &found).collect();
+        assert_eq!(told.iter().map(|(key, _)| key.1.as_str()).collect::<Vec<_>>(), ["gone", "new"]);
+        assert!(told[0].1.contains("its data is not in the backup"));
+        assert!(told[1].1.contains("its claim is not"));
     }
 
     #[test]

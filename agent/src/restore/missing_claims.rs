@@ -19,12 +19,17 @@ pub struct MissingClaims {
 impl MissingClaims {
     /// Notes whether a claim is there.
     pub fn note(&self, claim: &Kept, there: bool) {
-        let key = (claim.namespace.clone().unwrap_or_default(), claim.name.clone());
+        let namespace = claim.namespace.as_deref().unwrap_or_default();
         if there {
-            self.missing().remove(&key);
+            self.missing().remove(&(namespace.to_owned(), claim.name.clone()));
         } else {
-            self.missing().insert(key);
+            self.note_missing(namespace, &claim.name);
         }
+    }
+
+    /// Notes that a claim of this namespace is not there.
+    pub fn note_missing(&self, namespace: &str, claim: &str) {
+        self.missing().insert((namespace.to_owned(), claim.to_owned()));
     }
 
     /// The first missing claim that the controller of this `StatefulSet` would make, empty.

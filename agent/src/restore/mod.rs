@@ -30,6 +30,8 @@ pub mod transform;
 pub mod volumes;
 pub mod waves;
 
+use std::sync::Mutex;
+
 use jiff::Timestamp;
 use shoot_backup_api::Restore;
 use shoot_backup_api::manifest::{BackupManifest, paths};
@@ -49,7 +51,6 @@ use self::owners::Owners;
 use self::plan::Plan;
 use self::report::Collector;
 use self::volumes::Volumes;
-use self::waves::Wave;
 
 /// Restores a backup:
 /// 1. Read the manifest from the location: without it there is no backup.
@@ -95,6 +96,7 @@ pub async fn run(context: &Context, restore: &Restore, running: &Running) -> Res
             target: location.target().clone(),
             cluster_uid: source.cluster_uid.clone(),
             classes: OnceCell::new(),
+            used: Mutex::default(),
         },
     };
     let made = namespaces::ensure(&work).await?;
@@ -119,7 +121,7 @@ async fn manifest(location: &Location, source: &RestoreSource) -> Result<BackupM
 
 /// Volumes whose data is restored: none if claims are left out.
 fn volumes_of(plan: &Plan) -> u64 {
-    if plan.of(Wave::Claims).next().is_some() { plan.volumes.len() as u64 } else { 0 }
+    if plan.wants_claims { plan.volumes.len() as u64 } else { 0 }
 }
 
 /// Writes the report. Where that fails the restore is done all the same, and says so.

@@ -94,19 +94,12 @@ impl Work<'_> {
         let mut late = Vec::new();
         for wave in Wave::ALL {
             self.running.check()?;
-            if self.plan.of(wave).next().is_none() {
-                continue;
+            if self.plan.of(wave).next().is_some() {
+                late.extend(self.wave(wave, made).await?);
             }
-            self.running.step(wave.as_str());
-            let later = Later::default();
-            for folder in self.plan.of(wave) {
-                self.folder(folder, made, &later).await?;
+            if wave == Wave::Claims && self.plan.wants_claims {
+                self.unclaimed();
             }
-            let left = self.again(taken(&later), made, &PAUSES_OF_WAVE).await?;
-            if wave == Wave::Definitions {
-                self.definitions.wait_until_served(&self.applier.client, self.running).await?;
-            }
-            late.extend(left);
         }
         if !late.is_empty() {
             self.running.step("Remaining");
@@ -115,6 +108,31 @@ impl Work<'_> {
             self.fail(item, &format!("{reason}; it was tried again until the end of the restore"));
         }
         Ok(())
+    }
+
+    /// Restores the objects of one wave; those that did not work yet.
+    async fn wave(&self, wave: Wave, made: &HashSet<String>) -> Result<Vec<Deferred>, Failure> {
+        self.running.step(wave.as_str());
+        let later = Later::default();
+        for folder in self.plan.of(wave) {
+            self.folder(folder, made, &later).await?;
+        }
+        let left = self.again(taken(&later), made, &PAUSES_OF_WAVE).await?;
+        if wave == Wave::Definitions {
+            self.definitions.wait_until_served(&self.applier.client, self.running).await?;
+        }
+        Ok(left)
+    }
+
+    /// Counts data whose claim is not among the objects of the backup as failed: nothing else would tell.
+    fn unclaimed(&self) {
+        for (namespace, claim) in self.volumes.unused(&self.plan) {
+            let here = self.plan.rules.here(&namespace);
+            self.missing_claims.note_missing(here, &claim);
+            self.running.volume_done();
+            let reason = "its data is in the backup and was not restored: the claim is missing or damaged there";
+            self.fail(format!("volume {here}/{claim}"), reason);
+        }
     }
 
     /// Restores the objects of one resource.
@@ -208,12 +226,14 @@ impl Work<'_> {
             }
             Err(failure) => return Err(failure),
         };
+        // Looked at here, because a restored claim no longer names its old volume.
+        let had_volume = names_volume(&object);
         let (item, done) = match self.decide(&entry, object).await? {
             Err(reason) => (fallback_item(), Done::Skipped(reason)),
             Ok(kept) => {
                 let item = resource.item(kept.namespace.as_deref(), &kept.name);
                 let new_namespace = kept.namespace.as_ref().is_some_and(|namespace| made.contains(namespace));
-                let done = self.bring(&entry, &kept, new_namespace).await;
+                let done = self.bring(&entry, &kept, new_namespace, had_volume).await;
                 (item, done)
             }
         };
@@ -238,11 +258,12 @@ impl Work<'_> {
     }
 
     /// Brings one object into the cluster, and notes what others wait for.
-    async fn bring(&self, entry: &Entry, kept: &Kept, new_namespace: bool) -> Done {
+    async fn bring(&self, entry: &Entry, kept: &Kept, new_namespace: bool, had_volume: bool) -> Done {
         let resource = &entry.resource;
         let wave = Wave::of(resource);
         if wave == Wave::Claims {
-            let done = Box::pin(self.volumes.claim(self, resource, kept, entry.namespace.as_deref())).await;
+            let source = entry.namespace.as_deref();
+            let done = Box::pin(self.volumes.claim(self, resource, kept, source, had_volume)).await;
             self.missing_claims.note(kept, !matches!(done, Done::Failed(_) | Done::Again(_)));
             return done;
         }
@@ -305,6 +326,11 @@ impl Work<'_> {
         self.running.add_objects(1);
         self.collector.note(item, ReportAction::Failed, reason);
     }
+}
+
+/// Whether a claim of the backup had a volume.
+fn names_volume(object: &Value) -> bool {
+    object.pointer("/spec/volumeName").and_then(Value::as_str).is_some_and(|name| !name.is_empty())
 }
 
 /// Keeps an object for another try; false if too many wait already.

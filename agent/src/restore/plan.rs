@@ -69,6 +69,10 @@ pub struct Plan {
     pub namespaces: Option<Id>,
     /// Whether Namespace objects are asked for.
     pub wants_namespaces: bool,
+    /// Whether claims are asked for.
+    pub wants_claims: bool,
+    /// Whether a claim that had a volume has to have its data: the backup was to have it, and it is to be restored.
+    pub wants_data: bool,
     /// Data of claims, by namespace and name in the backup.
     pub volumes: HashMap<(String, String), VolumeEntry>,
 }
@@ -120,6 +124,8 @@ pub fn plan(
         folders: wanted,
         namespaces: namespace_tree,
         wants_namespaces: filter.wants("", "namespaces"),
+        wants_claims: filter.wants("", "persistentvolumeclaims"),
+        wants_data: spec.volumes == VolumePolicy::Include && manifest.spec.volumes == VolumePolicy::Include,
         volumes,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 use serde_json::{Value, json};
 use shoot_backup_api::RestoreSpec;
+use shoot_backup_api::backup::VolumePolicy;
 use shoot_backup_api::manifest::{BackupManifest, ReportAction, RestoreReport, VolumeEntry};
 use shoot_backup_repository::{MemoryStore, Repository, SnapshotInfo};
 
@@ -135,6 +136,7 @@ fn backup_manifest() -> BackupManifest {
 struct Scene {
     cluster: FakeCluster,
     context: Context,
+    manifest: BackupManifest,
 }
 
 impl Scene {
@@ -148,7 +150,7 @@ impl Scene {
         }}));
         let pod = Pod { namespace: "shoot-backup".to_owned(), image: "agent:1".to_owned(), ..Pod::default() };
         let context = Context::new(client, PathBuf::from("config.yaml"), pod, Arc::new(Metrics::new()));
-        Self { cluster, context }
+        Self { cluster, context, manifest: backup_manifest() }
     }
 
     /// Restores the shop, and tells what happened.
@@ -171,7 +173,7 @@ impl Scene {
             cancel: tokio_util::sync::CancellationToken::new(),
         });
         let work = Work {
-            plan: plan::plan(&spec, &backup_manifest(), folders, "restore-1").unwrap(),
+            plan: plan::plan(&spec, &self.manifest, folders, "restore-1").unwrap(),
             policy: spec.conflict_policy,
             reader,
             applier: Applier { client: self.context.client.clone(), restore_uid: "restore-1".to_owned() },
@@ -185,6 +187,7 @@ impl Scene {
                 target: Target::default(),
                 cluster_uid: "c".to_owned(),
                 classes: OnceCell::new(),
+                used: Mutex::default(),
             },
         };
         let made = namespaces::ensure(&work).await?;
@@ -291,6 +294,43 @@ async fn a_claim_that_is_there_keeps_its_data_under_every_policy() {
         // Its StatefulSet finds it.
         assert_eq!(action(&report, "statefulsets.apps/shop/db"), ReportAction::Created);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_data_the_backup_lacks_fails_and_holds_its_stateful_set_back() {
+    let mut scene = Scene::new();
+    scene.manifest.volumes.clear();
+    let (report, counts, _) = scene.restore(json!({})).await.unwrap();
+    assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Failed);
+    let told = reason(&report, "persistentvolumeclaims/shop/data-db-0");
+    assert!(told.contains("restore with volumes: Exclude"), "{told}");
+    assert_eq!(action(&report, "statefulsets.apps/shop/db"), ReportAction::Failed);
+    assert_eq!(counts.failed, 2);
+    assert_eq!(scene.cluster.get("/api/v1/namespaces/shop/persistentvolumeclaims/data-db-0"), None);
+    // A backup that was not to have data has none to miss.
+    let mut scene = Scene::new();
+    scene.manifest.volumes.clear();
+    scene.manifest.spec.volumes = VolumePolicy::Exclude;
+    let (report, counts, _) = scene.restore(json!({})).await.unwrap();
+    assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Created);
+    assert_eq!(counts.failed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_whose_claim_the_backup_lacks_is_a_failure() {
+    let mut scene = Scene::new();
+    let lost = VolumeEntry { claim: "data-db-1".to_owned(), ..scene.manifest.volumes[0].clone() };
+    scene.manifest.volumes.push(lost);
+    let (report, counts, running) = scene.restore(json!({"namespaceMapping": {"shop": "copy"}})).await.unwrap();
+    assert_eq!(action(&report, "volume copy/data-db-1"), ReportAction::Failed);
+    assert_eq!(action(&report, "persistentvolumeclaims/copy/data-db-0"), ReportAction::Created);
+    // It would make an empty one in its place.
+    assert_eq!(action(&report, "statefulsets.apps/copy/db"), ReportAction::Failed);
+    assert_eq!((counts.failed, counts.volumes), (2, 1));
+    assert_eq!(running.snapshot().progress.volumes_done, 2);
+    // Nobody misses it where claims are not asked for.
+    let (_, counts, _) = scene.restore(json!({"excludedResources": ["persistentvolumeclaims"]})).await.unwrap();
+    assert_eq!(counts.failed, 0);
 }
 
 #[tokio::test(start_paused = true)]

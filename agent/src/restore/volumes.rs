@@ -4,6 +4,9 @@
 //! then becomes the claim's. So a claim of the application never has half of its data, and a claim that is already there
 //! is never written to.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Api;
@@ -14,6 +17,7 @@ use tokio::sync::OnceCell;
 use super::apply::{Done, OnConflict};
 use super::classes::Classes;
 use super::objects::Work;
+use super::plan::Plan;
 use super::quantity::larger;
 use super::refusal::Refusal;
 use super::resource::Resource;
@@ -29,6 +33,10 @@ use crate::retry;
 /// Why a claim that is there is left alone, under every conflict policy.
 const HAS_DATA: &str = "already there, with data of its own; delete the claim to restore it";
 
+/// Why a claim that had data is not created without.
+const NO_DATA: &str = "the backup has no data of this claim, though it had a volume: the skipped items of the backup \
+    say why; restore with volumes: Exclude for an empty claim";
+
 /// Brings volume claims back.
 #[derive(Debug)]
 pub struct Volumes<'a> {
@@ -40,6 +48,8 @@ pub struct Volumes<'a> {
     pub cluster_uid: String,
     /// Storage classes of this cluster, as they are when the first claim comes: the backup's own are restored by then.
     pub classes: OnceCell<Classes>,
+    /// Claims of the backup that were worked on, by namespace and name there; names only.
+    pub used: Mutex<HashSet<(String, String)>>,
 }
 
 /// What became of a claim's data.
@@ -51,11 +61,22 @@ enum Data {
 impl Volumes<'_> {
     /// Brings one claim back:
     /// 1. A claim that is there stays as it is; one that this restore made is done.
-    /// 2. A claim without data in the backup is created empty.
+    /// 2. A claim without data in the backup is created empty if it had no volume there, or if data was left out on
+    ///    purpose. A claim whose data should be there and is not is a failure.
     /// 3. Otherwise its data is restored to a new volume, verified, and the volume handed over to the claim. If that
     ///    fails the claim is not created: its pods wait, instead of starting on nothing.
-    pub async fn claim(&self, work: &Work<'_>, resource: &Resource, kept: &Kept, source: Option<&str>) -> Done {
+    ///
+    /// `source`: its namespace in the backup. `had_volume`: it was bound when it was backed up.
+    pub async fn claim(
+        &self,
+        work: &Work<'_>,
+        resource: &Resource,
+        kept: &Kept,
+        source: Option<&str>,
+        had_volume: bool,
+    ) -> Done {
         let key = (source.unwrap_or_default().to_owned(), kept.name.clone());
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         let entry = work.plan.volumes.get(&key);
         let wanted: PersistentVolumeClaim = match serde_json::from_value(kept.object.clone()) {
             Ok(claim) => claim,
@@ -81,6 +102,9 @@ impl Volumes<'_> {
             }
             Err(error) => return refusal(&error),
         }
+        if entry.is_none() && had_volume && work.plan.wants_data {
+            return Done::Failed(NO_DATA.to_owned());
+        }
         let class = wanted.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
         let classes = match self.classes.get_or_try_init(|| Classes::list(&self.context.client)).await {
             Ok(classes) => classes,
@@ -103,6 +127,14 @@ impl Volumes<'_> {
             Data::Restored => Done::Created,
             Data::Failed(reason) => Done::Failed(format!("{reason}; the claim was not created without its data")),
         }
+    }
+
+    /// Data of the backup that no claim was there for, by namespace and name in the backup, in order.
+    pub fn unused(&self, plan: &Plan) -> Vec<(String, String)> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused: Vec<_> = plan.volumes.keys().filter(|key| !used.contains(key)).cloned().collect();
+        unused.sort();
+        unused
     }
 
     /// What is there under the claim's name.
