@@ -116,10 +116,11 @@ fn accept_existing<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error>
     }
 }
 
-/// A name for what one attempt makes for one volume.
+/// A name for what one attempt makes for one volume. The start is part of it, because a retry counts attempts anew: it
+/// must never take what the run before is still deleting for its own.
 #[must_use]
 pub fn unique_name(running: &Running, namespace: &str, claim: &str) -> String {
-    let text = format!("{}/{}/{namespace}/{claim}", running.uid(), running.attempt());
+    let text = format!("{}/{}/{}/{namespace}/{claim}", running.uid(), running.started(), running.attempt());
     let digest = hex::encode(Sha256::digest(text.as_bytes()));
     format!("shoot-backup-{}", &digest[..16])
 }
@@ -206,6 +207,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::operation::running::Start;
 
     fn volume() -> PersistentVolume {
         serde_json::from_value(json!({
@@ -267,11 +269,23 @@ mod tests {
     }
 
     #[test]
-    fn names_differ_between_volumes_and_attempts() {
+    fn names_differ_between_volumes_and_runs() {
         let running = Running::test();
         let name = unique_name(&running, "shop", "data");
         assert_ne!(name, unique_name(&running, "shop", "logs"));
         assert_eq!(name, unique_name(&running, "shop", "data"));
         assert!(name.len() <= 63);
+        let retried = Running::new(Start {
+            kind: running.kind(),
+            name: String::new(),
+            uid: running.uid().to_owned(),
+            origin_uid: String::new(),
+            attempt: running.attempt(),
+            started: running.started() + jiff::SignedDuration::from_secs(1),
+            deadline: tokio::time::Instant::now(),
+            timeout: "1h".to_owned(),
+            cancel: tokio_util::sync::CancellationToken::new(),
+        });
+        assert_ne!(name, unique_name(&retried, "shop", "data"));
     }
 }
