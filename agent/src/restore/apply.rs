@@ -84,7 +84,7 @@ impl Applier {
     /// Brings one object into the cluster:
     /// 1. Create it. Where that works, it was not there.
     /// 2. Where one of the same name is there: if this restore made it (an earlier attempt, or a request whose answer
-    ///    was lost), it counts as created; if it is being deleted, the restore comes back later.
+    ///    was lost), it counts as created, and the overwriting of data is finished; if it is being deleted, the restore comes back later.
     /// 3. Otherwise do what the conflict policy says. Nothing is ever deleted to be made anew.
     pub async fn apply(&self, resource: &Resource, kept: &Kept, on_conflict: OnConflict) -> Done {
         let api = resource.api(self.client.clone(), kept.namespace.as_deref(), &kept.kind);
@@ -106,6 +106,11 @@ impl Applier {
             return Done::Again("one of the same name is being deleted".to_owned());
         }
         if self.made(&existing) {
+            // Overwriting a ConfigMap or Secret takes two requests. An attempt that was cut off between them has left
+            // our mark and entries that the backup does not have, so both are repeated: that changes nothing else.
+            if on_conflict == OnConflict::Overwrite && is_read_as_a_whole(resource) {
+                return self.overwrite(&api, resource, kept).await;
+            }
             return Done::Created;
         }
         match on_conflict {
@@ -190,9 +195,14 @@ fn overwrite_refusal(resource: &Resource, error: &kube::Error) -> Done {
     }
 }
 
+/// Whether the entries of an object's data are one value together.
+fn is_read_as_a_whole(resource: &Resource) -> bool {
+    resource.is("", "configmaps") || resource.is("", "secrets")
+}
+
 /// A merge patch that removes the entries of a ConfigMap or Secret that the backup does not have.
 fn stray_entries(resource: &Resource, existing: &Value, wanted: &Value) -> Option<Value> {
-    if !resource.is("", "configmaps") && !resource.is("", "secrets") {
+    if !is_read_as_a_whole(resource) {
         return None;
     }
     let mut patch = Map::new();
@@ -291,6 +301,19 @@ mod tests {
         assert_eq!(applier.apply(&resource, &kept, OnConflict::Overwrite).await, Done::Changed);
         assert_eq!(cluster.get(SETTINGS).unwrap()["data"], json!({"a": "ours"}));
         assert_eq!(cluster.requests(&Method::DELETE), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn an_overwrite_that_was_cut_off_is_finished() {
+        let (cluster, applier) = cluster();
+        // Applied, with our mark, but the entry that the backup does not have is still there.
+        let half = there(&json!({ANNOTATION_RESTORE: "restore-1"}), &json!({"a": "ours", "stray": "x"}));
+        cluster.put(SETTINGS, half);
+        let (resource, kept) = config_map(&json!({"a": "ours"}));
+        for _ in 0..2 {
+            assert_eq!(applier.apply(&resource, &kept, OnConflict::Overwrite).await, Done::Changed);
+            assert_eq!(cluster.get(SETTINGS).unwrap()["data"], json!({"a": "ours"}));
+        }
     }
 
     #[tokio::test]
