@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_mins(5);
@@ -13,6 +13,7 @@ const MAX_OBJECTS: usize = 20_000;
 #[derive(Debug, Default)]
 pub struct Failures {
     counts: Mutex<HashMap<String, u32>>,
+    held: Mutex<HashMap<String, Instant>>,
 }
 
 impl Failures {
@@ -35,6 +36,24 @@ impl Failures {
     }
 }
 
+impl Failures {
+    /// Leaves one request alone for the longest wait, while the rest of its object goes on.
+    pub fn hold(&self, request: &str) {
+        if let Ok(mut held) = self.held.lock() {
+            if held.len() >= MAX_OBJECTS {
+                held.clear();
+            }
+            held.insert(request.to_owned(), Instant::now());
+        }
+    }
+
+    /// Whether that request is still left alone.
+    #[must_use]
+    pub fn is_held(&self, request: &str) -> bool {
+        self.held.lock().is_ok_and(|held| held.get(request).is_some_and(|since| since.elapsed() < LONGEST))
+    }
+}
+
 fn wait(failures: u32) -> Duration {
     FIRST.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16))).min(LONGEST)
 }
@@ -42,6 +61,14 @@ fn wait(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_is_held_is_left_alone_and_no_other() {
+        let failures = Failures::default();
+        failures.hold("a");
+        assert!(failures.is_held("a"));
+        assert!(!failures.is_held("b"));
+    }
 
     #[test]
     fn the_wait_doubles_up_to_a_limit_and_success_resets_it() {

@@ -57,7 +57,7 @@ pub fn own(
 ) -> Decision {
     let Some(shoot) = shoot else { return Decision::Removed };
     if is_manual(cluster) {
-        return Decision::Managed(MANUAL.to_owned());
+        return manual(shoot);
     }
     // Until it is gone, a Shoot that is being deleted is what it was: its state says the rest.
     if shoot.metadata.deletion_timestamp.is_some()
@@ -74,12 +74,21 @@ pub fn own(
     }
 }
 
+/// A cluster that a person made: only the owner of its Shoot can say no to it.
+fn manual(shoot: &Shoot) -> Decision {
+    if shoot.opted_out() && shoot.metadata.deletion_timestamp.is_none() {
+        let why = "the Shoot opts out, which counts more than an ApplicationCluster made by hand";
+        return Decision::Unmanaged(why.to_owned());
+    }
+    Decision::Managed(MANUAL.to_owned())
+}
+
 /// Decides about a cluster whose Shoot is in a foreign garden, reached through a discovery.
 #[must_use]
 pub fn foreign(cluster: &ApplicationCluster, shoot: Option<&Shoot>, discovery: &ClusterDiscovery) -> Decision {
     let Some(shoot) = shoot else { return Decision::Removed };
     if is_manual(cluster) {
-        return Decision::Managed(MANUAL.to_owned());
+        return manual(shoot);
     }
     let name = discovery.metadata.name.clone().unwrap_or_default();
     let found = FoundBy::Discovery(name.clone()).to_string();
@@ -96,7 +105,7 @@ fn known_found_by(cluster: &ApplicationCluster) -> Option<&str> {
     cluster.status.as_ref()?.found_by.as_deref()
 }
 
-/// Whether a person made the cluster: it is then looked after whatever matches. Discovery marks what it makes.
+/// Whether a person made the cluster: it is then looked after whatever matches, unless its Shoot opts out. Discovery marks what it makes.
 #[must_use]
 pub fn is_manual(cluster: &ApplicationCluster) -> bool {
     match known_found_by(cluster) {
@@ -181,12 +190,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_cluster_that_a_person_made_stays_whatever_matches() {
+    fn a_cluster_that_a_person_made_stays_whatever_matches_unless_its_shoot_opts_out() {
         let mut manual = cluster("s", None);
         manual.metadata.labels = None;
         let other = shoot("s", &json!({}), &json!({}));
         assert_eq!(own(&manual, Some(&other), &[], false), Decision::Managed(MANUAL.to_owned()));
         assert_eq!(own(&manual, None, &[], false), Decision::Removed);
+        let out = shoot("s", &json!({}), &json!({names::ANNOTATION_ENABLED: "false"}));
+        assert!(matches!(own(&manual, Some(&out), &[], false), Decision::Unmanaged(_)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use shoot_backup_api::application_cluster::{ApplicationClusterPhase as Phase, condition};
 use shoot_backup_api::conditions::Truth;
-use shoot_backup_api::shoot::{NotReady, Shoot};
+use shoot_backup_api::shoot::{FoundBy, NotReady, Shoot};
 use shoot_backup_api::{ApplicationCluster, names, selector};
 
 use super::connect::{self, Connected, Delivery, Wanted};
@@ -114,7 +114,8 @@ async fn work(cluster: &ApplicationCluster, draft: &mut Draft, context: &Context
             return Ok(Action::requeue(WAITING_EVERY));
         }
         draft.set(condition::SHOOT_READY, Truth::True, "ShootReady", "the Shoot is created and awake");
-        shoot_issuer = Some(ask_for_issuer(cluster, &target, shoot, context).await);
+        let ours = context.config.manage_issuer && asks_for_issuer(shoot, draft.status.found_by.as_deref());
+        shoot_issuer = Some(ask_for_issuer(cluster, &target, shoot, ours, context).await);
     }
     let known_issuer = match &shoot_issuer {
         Some(Issuer::Known(issuer)) => issuer.clone(),
@@ -220,8 +221,20 @@ async fn take_in(
     draft.status.shoot_uid = Some(uid);
 }
 
+/// Whether a Shoot may be changed for its issuer, which cannot be undone: only where somebody of its project wished for
+/// backups, not because the landscape takes everything in.
+fn asks_for_issuer(shoot: &Shoot, found_by: Option<&str>) -> bool {
+    !shoot.opted_out() && found_by.is_some_and(|found_by| found_by != FoundBy::AutoEnabled.to_string())
+}
+
 /// Asks for the managed issuer where that is ours to do, and says where it stands.
-async fn ask_for_issuer(cluster: &ApplicationCluster, target: &Target, shoot: &Shoot, context: &Context) -> Issuer {
+async fn ask_for_issuer(
+    cluster: &ApplicationCluster,
+    target: &Target,
+    shoot: &Shoot,
+    ours: bool,
+    context: &Context,
+) -> Issuer {
     if let Some(issuer) = shoot.managed_issuer() {
         return Issuer::Known(issuer.to_owned());
     }
@@ -235,12 +248,17 @@ async fn ask_for_issuer(cluster: &ApplicationCluster, target: &Target, shoot: &S
     let Target::Shoot { own: true, garden, .. } = target else {
         return Issuer::Missing(format!("the Shoot has no public issuer: set annotation {annotation} on it"));
     };
-    if !context.config.manage_issuer {
+    if !ours {
         return Issuer::Missing(format!(
             "the Shoot has no public issuer: set annotation {annotation} on it (it cannot be undone)"
         ));
     }
-    let api: Api<Shoot> = Api::namespaced(garden.clone(), &shoot.namespace().unwrap_or_default());
+    let namespace = shoot.namespace().unwrap_or_default();
+    let key = format!("issuer of Shoot {namespace}/{}", shoot.name_any());
+    if context.failures.is_held(&key) {
+        return Issuer::Missing(refused_issuer(&annotation));
+    }
+    let api: Api<Shoot> = Api::namespaced(garden.clone(), &namespace);
     let patch = json!({"metadata": {"annotations": {names::ANNOTATION_SHOOT_ISSUER: names::SHOOT_ISSUER_MANAGED}}});
     let what = format!("annotate Shoot {} with {annotation}", shoot.name_any());
     let patched = timed(what, api.patch(&shoot.name_any(), &PatchParams::default(), &Patch::Merge(patch))).await;
@@ -250,8 +268,21 @@ async fn ask_for_issuer(cluster: &ApplicationCluster, target: &Target, shoot: &S
             context.events.normal(cluster, "ManagedIssuerRequested", &message).await;
             Issuer::Missing(message)
         }
-        Err(error) => Issuer::Missing(error.to_string()),
+        Err(error) => {
+            // Above all a webhook that forbids it: it will go on to do so.
+            tracing::warn!(cluster = cluster.name_any(), %error, "failed to ask for a managed issuer");
+            context.failures.hold(&key);
+            let message = refused_issuer(&annotation);
+            context.events.warning(cluster, "ManagedIssuerRefused", &format!("{message}: {error}")).await;
+            Issuer::Missing(message)
+        }
     }
+}
+
+fn refused_issuer(annotation: &str) -> String {
+    format!(
+        "the garden refused annotation {annotation} on the Shoot: see the events; it is tried again from time to time"
+    )
 }
 
 async fn values(cluster: &ApplicationCluster, issuer: String, context: &Context) -> Result<Values, Error> {
@@ -373,6 +404,16 @@ fn show_kubeconfig(cluster: &ApplicationCluster, draft: &Draft, error: Option<&E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_wish_of_the_project_changes_a_shoot() {
+        let shoot: Shoot = serde_json::from_value(json!({"metadata": {"name": "s"}})).unwrap();
+        assert!(asks_for_issuer(&shoot, Some("Annotation")));
+        assert!(asks_for_issuer(&shoot, Some("Discovery/a")));
+        assert!(!asks_for_issuer(&shoot, Some("AutoEnabled")));
+        let out = json!({"metadata": {"name": "s", "annotations": {names::ANNOTATION_ENABLED: "false"}}});
+        assert!(!asks_for_issuer(&serde_json::from_value(out).unwrap(), Some("Manual")));
+    }
 
     #[test]
     fn a_cluster_that_was_taken_in_is_unreachable_when_its_api_server_is_gone_and_waited_for_when_it_sleeps() {
