@@ -46,7 +46,7 @@ pub struct Context {
     pub garden: Client,
     /// The configuration.
     pub config: Config,
-    /// Additional CA certificates (DER) for servers whose kubeconfig names none.
+    /// CA certificates (DER) for servers whose kubeconfig names none: additional ones and the system's; empty: only those.
     pub roots: Vec<Vec<u8>>,
     /// What is known of the garden's objects.
     pub stores: Stores,

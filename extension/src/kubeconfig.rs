@@ -109,7 +109,8 @@ impl Checked {
         names
     }
 
-    /// Connects to the first address that answers; `roots` are additional CA certificates (DER).
+    /// Connects to the first address that answers; `roots` are the CA certificates (DER) for a server whose context
+    /// names none; empty: the system's.
     pub async fn connect(self, roots: &[Vec<u8>]) -> Result<Access, Error> {
         let mut last = Error::Malformed;
         for context in self.order() {
@@ -142,7 +143,8 @@ impl Checked {
     }
 }
 
-/// A kubeconfig's own CA is the only one for its server. Without one the system's are, and the additional ones.
+/// A kubeconfig's own CA is the only one for its server. Without one `roots` are: the additional ones and the
+/// system's; if there are none, the client takes the system's by itself.
 fn trusted(own: Option<Vec<Vec<u8>>>, roots: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
     match own {
         Some(own) => Some(own),
@@ -178,8 +180,8 @@ fn limit(config: &mut Config) {
 }
 
 /// The client for the own garden: from the kubeconfig at `path`, which the operator of the garden side gives and which
-/// may therefore name files, or from the cluster where the process runs.
-pub async fn garden(path: Option<&std::path::Path>) -> Result<Client, anyhow::Error> {
+/// may therefore name files, or from the cluster where the process runs. `roots` as for [`Checked::connect`].
+pub async fn garden(path: Option<&std::path::Path>, roots: &[Vec<u8>]) -> Result<Client, anyhow::Error> {
     use anyhow::Context as _;
     let mut config = match path {
         Some(path) => {
@@ -191,6 +193,7 @@ pub async fn garden(path: Option<&std::path::Path>) -> Result<Client, anyhow::Er
         }
         None => Config::incluster().context("failed to find the cluster that this process runs in")?,
     };
+    config.root_cert = trusted(config.root_cert.take(), roots);
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // Longer than the watches' own limit of 290 s: a connection that died in silence ends here.
     config.read_timeout = Some(Duration::from_secs(295));

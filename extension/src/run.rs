@@ -67,7 +67,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let path =
         garden_kubeconfig.or_else(|| config.garden_kubeconfig.clone()).filter(|path| !path.as_os_str().is_empty());
-    let garden = kubeconfig::garden(path.as_deref()).await?;
+    let roots = extra_roots(extra_ca_file.as_deref())?;
+    let garden = kubeconfig::garden(path.as_deref(), &roots).await?;
     if let Some(path) = path {
         tokio::spawn(end_when_changed(path, stop.clone()));
     }
@@ -76,7 +77,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let identity = pod_name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("pid-{}", std::process::id()));
     let election =
         LeaderElection::new(runtime, &config.leader_election.namespace, &config.leader_election.name, &identity);
-    let roots = extra_roots(extra_ca_file.as_deref())?;
     endpoints.ready.store(true, Ordering::Relaxed);
 
     let leads = AtomicBool::new(false);
@@ -152,14 +152,29 @@ async fn end_when_changed(path: PathBuf, stop: CancellationToken) {
     }
 }
 
-/// Reads additional CA certificates. A file that is missing or empty has none: the chart mounts it in any case.
+/// Reads additional CA certificates, and adds the system's, which a client that is given any would no longer use. A file
+/// that is missing or empty has none: the chart mounts it in any case.
 fn extra_roots(path: Option<&std::path::Path>) -> anyhow::Result<Vec<Vec<u8>>> {
     let Some(path) = path.filter(|path| path.exists()) else { return Ok(Vec::new()) };
     let text = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-    CertificateDer::pem_slice_iter(&text)
-        .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
-        .collect::<Result<_, _>>()
-        .map_err(|error| anyhow::anyhow!("failed to read the certificates in {}: {error}", path.display()))
+    let extra = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| anyhow::anyhow!("failed to read the certificates in {}: {error}", path.display()))?;
+    if extra.is_empty() {
+        return Ok(Vec::new());
+    }
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "failed to read some of the system's CA certificates");
+    }
+    Ok(with_system(extra, system.certs))
+}
+
+/// One certificate of the system that cannot be read would make every client fail: it is left out.
+fn with_system(extra: Vec<CertificateDer<'static>>, system: Vec<CertificateDer<'static>>) -> Vec<Vec<u8>> {
+    let mut readable = rustls::RootCertStore::empty();
+    let system = system.into_iter().filter(|certificate| readable.add(certificate.clone()).is_ok());
+    extra.into_iter().chain(system).map(|certificate| certificate.to_vec()).collect()
 }
 
 #[cfg(test)]
@@ -172,6 +187,17 @@ mod tests {
             Arguments::try_parse_from(["x", "garden", "--config", "/etc/shoot-backup/garden.yaml"]).unwrap();
         let Command::Garden { config, .. } = arguments.command;
         assert_eq!(config, PathBuf::from("/etc/shoot-backup/garden.yaml"));
+    }
+
+    #[test]
+    fn additional_certificates_are_added_to_the_systems() {
+        let system = rustls_native_certs::load_native_certs().certs;
+        let known = with_system(Vec::new(), system.clone()).len();
+        let broken = CertificateDer::from(vec![1, 2, 3]);
+        let extra = CertificateDer::from(vec![9]);
+        let all = with_system(vec![extra], system.into_iter().chain([broken]).collect());
+        assert_eq!(all.len(), known + 1);
+        assert_eq!(all[0], [9]);
     }
 
     #[test]

@@ -57,9 +57,9 @@ pub async fn admin_kubeconfig(garden: &Client, namespace: &str, shoot: &str) -> 
     ))
     .header(http::header::CONTENT_TYPE, "application/json")
     .body(body.to_string().into_bytes())
-    .map_err(|error| Error::Garden(crate::request::Error::new("build a request", kube::Error::HttpError(error))))?;
+    .map_err(|error| Error::Access(crate::request::Error::new("build a request", kube::Error::HttpError(error))))?;
     let what = format!("get administrative access to Shoot {namespace}/{shoot}");
-    let answer: AdminKubeconfig = timed(what, garden.request(request)).await.map_err(Error::Garden)?;
+    let answer: AdminKubeconfig = timed(what, garden.request(request)).await.map_err(Error::Access)?;
     let encoded = answer.status.and_then(|status| status.kubeconfig);
     let decoded = encoded.and_then(|encoded| base64::engine::general_purpose::STANDARD.decode(encoded).ok());
     decoded

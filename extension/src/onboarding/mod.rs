@@ -32,6 +32,9 @@ pub enum Error {
         /// Why.
         source: kubeconfig::Error,
     },
+    /// The garden did not give administrative access.
+    #[error("{0}")]
+    Access(#[source] request::Error),
     /// The garden answered without a kubeconfig.
     #[error("failed to get administrative access to Shoot {0}: the garden's answer has no kubeconfig")]
     NoKubeconfig(String),
@@ -63,8 +66,8 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Garden(error) if error.kind() == request::Kind::Refused => "GardenRefused",
-            Self::Garden(_) => "GardenRequestFailed",
+            Self::Garden(error) | Self::Access(error) if error.kind() == request::Kind::Refused => "GardenRefused",
+            Self::Garden(_) | Self::Access(_) => "GardenRequestFailed",
             Self::Cluster(error) | Self::Delivery(delivery::Error::Request(error)) if error.is_unreachable() => {
                 "Unreachable"
             }
@@ -88,9 +91,38 @@ impl Error {
         matches!(self.reason(), "Unreachable" | "Timeout")
     }
 
-    /// Whether it is the kubeconfig itself that does not work.
+    /// Whether it is the kubeconfig itself that does not work or cannot be had, as opposed to a server that is down.
     #[must_use]
     pub fn is_kubeconfig(&self) -> bool {
-        matches!(self, Self::Kubeconfig { .. } | Self::NoKubeconfig(_))
+        match self {
+            Self::Kubeconfig { source: kubeconfig::Error::Unreachable(error), .. } => {
+                !matches!(error.kind(), request::Kind::Unreachable | request::Kind::Busy)
+            }
+            Self::Kubeconfig { .. } | Self::NoKubeconfig(_) | Self::Access(_) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_down_says_nothing_of_its_kubeconfig() {
+        let answer = |code| {
+            let status = kube::core::Status::failure("no", "Reason").with_code(code).boxed();
+            request::Error::new("get x", kube::Error::Api(status))
+        };
+        let reached =
+            |code| Error::Kubeconfig { of: "Shoot x".to_owned(), source: kubeconfig::Error::Unreachable(answer(code)) };
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        let down = request::Error::new("get x", kube::Error::ReadEvents(refused));
+        let down = Error::Kubeconfig { of: "Shoot x".to_owned(), source: kubeconfig::Error::Unreachable(down) };
+        assert!(!down.is_kubeconfig());
+        assert!(!reached(503).is_kubeconfig());
+        assert!(reached(401).is_kubeconfig());
+        assert!(Error::Access(answer(403)).is_kubeconfig());
+        assert!(!Error::Garden(answer(403)).is_kubeconfig());
     }
 }
