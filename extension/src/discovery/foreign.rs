@@ -100,6 +100,7 @@ pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Shoot>, 
         let mut parameters = ListParams::default().limit(PAGE);
         loop {
             let page = timed(format!("list Shoots in {namespace}"), api.list(&parameters)).await?;
+            let empty = page.items.is_empty();
             for mut shoot in page.items {
                 super::shoots::slim(&mut shoot);
                 shoot.metadata.namespace = Some(namespace.clone());
@@ -108,7 +109,8 @@ pub async fn list(client: &Client, namespaces: &[String]) -> Result<Vec<Shoot>, 
             if shoots.len() > MAX_SHOOTS {
                 return Err(Error::TooMany);
             }
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            // A server that goes on with empty pages would never end.
+            match page.metadata.continue_.filter(|token| !token.is_empty() && !empty) {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => break,
             }

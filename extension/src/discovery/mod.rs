@@ -47,6 +47,9 @@ pub enum Error {
         foreign::MAX_SHOOTS
     )]
     TooMany,
+    /// It took too long.
+    #[error("failed to finish within {0}s: the foreign garden answers slowly; name fewer namespaces")]
+    Timeout(u64),
     /// The process is about to end.
     #[error(transparent)]
     Ended(#[from] crate::context::Ended),
@@ -68,6 +71,7 @@ impl Error {
             Self::Kubeconfig { .. } => "KubeconfigUnusable",
             Self::Selector(_) => "SelectorInvalid",
             Self::TooMany => "TooManyShoots",
+            Self::Timeout(_) => "Timeout",
             Self::Ended(_) => "Ended",
         }
     }
@@ -76,7 +80,7 @@ impl Error {
     #[must_use]
     pub fn type_label(&self) -> &'static str {
         match self.reason() {
-            "GardenUnreachable" | "GardenRefused" | "RequestFailed" => "connectivity",
+            "GardenUnreachable" | "GardenRefused" | "RequestFailed" | "Timeout" => "connectivity",
             _ => "configuration",
         }
     }

@@ -29,6 +29,8 @@ const OWN_EVERY: Duration = Duration::from_mins(1);
 const FAILED_EVERY: Duration = Duration::from_mins(5);
 /// The time of the last run by itself is renewed at least this often where runs follow events.
 const SHOW_EVERY: i64 = 900;
+/// Longest time of one run: a slow garden must not keep its place for ever.
+const DEADLINE: Duration = Duration::from_secs(150);
 /// Shortest interval; the rules of the kind say so too.
 const SHORTEST_INTERVAL: Duration = Duration::from_mins(15);
 
@@ -84,7 +86,8 @@ async fn run(discovery: &ClusterDiscovery, context: &Context) -> Result<Action, 
         let running = ClusterDiscoveryStatus { phase: ClusterDiscoveryPhase::InProgress, ..old.clone() };
         write(discovery, &old, &running, context).await?;
     }
-    let outcome = discover(discovery, context).await;
+    let outcome = tokio::time::timeout(DEADLINE, discover(discovery, context)).await;
+    let outcome = outcome.unwrap_or(Err(Error::Timeout(DEADLINE.as_secs())));
     let status = finish(discovery, &outcome, manual, now, Timestamp::now());
     report(discovery, &old, &status, &outcome, context).await;
     write(discovery, &old, &status, context).await?;
