@@ -1,6 +1,6 @@
 //! What all reconciliations share: the garden's client, what is known of its objects, and the connections to clusters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -217,6 +217,9 @@ impl Context {
     /// Forgets connections and metrics of what is gone, and counts what is there.
     pub fn tidy(&self) {
         self.count_credentials();
+        let clusters: HashSet<String> =
+            self.stores.clusters.state().iter().filter_map(|guarded| guarded.uid()).collect();
+        self.normalised.retain(|uid| clusters.contains(uid));
         self.connections.retain(|key| self.stores.cluster(&key.namespace, &key.name).is_some());
         self.foreign.retain(|namespace, name| get(&self.stores.discoveries, namespace, name).is_some());
         self.metrics.retain(

@@ -1,6 +1,6 @@
 //! Brings manifests into a cluster, and finds out what of them was changed or deleted there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,27 +29,39 @@ const READABLE: &[&str] = &[
     "NetworkPolicy",
 ];
 
-/// Fields that some API server writes differently from how they were applied, learnt from its own answers: they are no
-/// drift. The same for all clusters, for they come from the manifests.
+/// Fields that a cluster's API server writes differently from how they were applied, learnt from its own answers: they
+/// are no drift there. By UID of the `ApplicationCluster`: what one cluster does is no excuse for another.
 #[derive(Debug, Default)]
 pub struct Normalised {
-    fields: Mutex<HashSet<String>>,
+    fields: Mutex<HashMap<String, HashSet<String>>>,
 }
 
-/// A bound that honest servers never reach.
+/// A bound for one cluster that honest servers never reach.
 const MAX_NORMALISED: usize = 256;
 
 impl Normalised {
-    fn learn(&self, field: String) {
-        if let Ok(mut fields) = self.fields.lock()
-            && fields.len() < MAX_NORMALISED
-        {
-            fields.insert(field);
+    fn learn(&self, cluster: &str, field: String) {
+        if let Ok(mut fields) = self.fields.lock() {
+            let fields = fields.entry(cluster.to_owned()).or_default();
+            if fields.len() < MAX_NORMALISED {
+                fields.insert(field);
+            }
         }
     }
 
-    fn knows(&self, field: &str) -> bool {
-        self.fields.lock().is_ok_and(|fields| fields.contains(field))
+    fn knows(&self, cluster: &str, field: &str) -> bool {
+        self.fields.lock().is_ok_and(|fields| fields.get(cluster).is_some_and(|fields| fields.contains(field)))
+    }
+
+    fn forget(&self, cluster: &str) {
+        self.retain(|known| known != cluster);
+    }
+
+    /// Forgets clusters that are gone.
+    pub fn retain(&self, exists: impl Fn(&str) -> bool) {
+        if let Ok(mut fields) = self.fields.lock() {
+            fields.retain(|cluster, _| exists(cluster));
+        }
     }
 }
 
@@ -62,8 +74,9 @@ pub async fn deliver(
     owner: &str,
     normalised: &Normalised,
 ) -> Result<(), Error> {
+    normalised.forget(owner);
     for manifest in manifests {
-        apply(client, manifest, &manifest.document, normalised).await?;
+        apply(client, manifest, &manifest.document, owner, normalised).await?;
         if manifest.resource.kind == "CustomResourceDefinition" {
             established(client, manifest).await?;
         }
@@ -72,7 +85,7 @@ pub async fn deliver(
         let mut document = namespace.document.clone();
         document["metadata"]["annotations"][names::ANNOTATION_DELIVERED] = json!(digest);
         document["metadata"]["annotations"][names::ANNOTATION_ORIGIN_CLUSTER] = json!(owner);
-        apply(client, namespace, &document, normalised).await?;
+        apply(client, namespace, &document, owner, normalised).await?;
     }
     Ok(())
 }
@@ -81,22 +94,27 @@ fn is_agent_namespace(manifest: &Manifest) -> bool {
     manifest.resource.kind == "Namespace" && manifest.name() == names::AGENT_NAMESPACE
 }
 
-async fn apply(client: &Client, manifest: &Manifest, document: &Value, normalised: &Normalised) -> Result<(), Error> {
+async fn apply(
+    client: &Client,
+    manifest: &Manifest,
+    document: &Value,
+    cluster: &str,
+    normalised: &Normalised,
+) -> Result<(), Error> {
     let api = manifest.api(client);
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
     let patch = Patch::Apply(document);
     let applied = timed(format!("apply {}", manifest.title()), api.patch(manifest.name(), &parameters, &patch)).await?;
-    if let Some(field) = difference(document, &applied) {
+    for field in differences(document, &applied) {
         tracing::debug!(object = manifest.title(), field, "the API server writes a field in its own way");
-        normalised.learn(format!("{}: {field}", manifest.title()));
+        normalised.learn(cluster, format!("{}: {field}", manifest.title()));
     }
     Ok(())
 }
 
-/// The first field in which a live object differs from what was applied.
-fn difference(document: &Value, live: &DynamicObject) -> Option<String> {
-    let live = serde_json::to_value(live).ok()?;
-    drift::difference(document, &live)
+/// The fields in which a live object differs from what was applied.
+fn differences(document: &Value, live: &DynamicObject) -> Vec<String> {
+    serde_json::to_value(live).map(|live| drift::differences(document, &live)).unwrap_or_default()
 }
 
 async fn established(client: &Client, manifest: &Manifest) -> Result<(), Error> {
@@ -149,6 +167,7 @@ pub async fn drifted(
     client: &Client,
     manifests: &[Manifest],
     restricted: bool,
+    cluster: &str,
     normalised: &Normalised,
 ) -> Result<Vec<String>, request::Error> {
     let mut found = Vec::new();
@@ -163,9 +182,9 @@ pub async fn drifted(
                 found.push(format!("{} is being deleted", manifest.title()));
             }
             Ok(Some(live)) => {
-                if let Some(field) = difference(&manifest.document, &live)
-                    && !normalised.knows(&format!("{}: {field}", manifest.title()))
-                {
+                let fields = differences(&manifest.document, &live);
+                let news = |field: &&String| !normalised.knows(cluster, &format!("{}: {field}", manifest.title()));
+                if let Some(field) = fields.iter().find(news) {
                     found.push(format!("{} was changed at {field}", manifest.title()));
                 }
             }
@@ -182,4 +201,20 @@ pub async fn drifted(
 #[must_use]
 pub fn describe(found: &[String]) -> String {
     conditions::truncate(&found.join("; "), 800).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_cluster_writes_in_its_own_way_is_drift_in_another() {
+        let normalised = Normalised::default();
+        normalised.learn("a", "Deployment x: spec.y".to_owned());
+        assert!(normalised.knows("a", "Deployment x: spec.y"));
+        assert!(!normalised.knows("a", "Deployment x: spec.z"));
+        assert!(!normalised.knows("b", "Deployment x: spec.y"));
+        normalised.forget("a");
+        assert!(!normalised.knows("a", "Deployment x: spec.y"));
+    }
 }

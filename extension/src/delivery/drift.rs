@@ -5,15 +5,16 @@ use serde_json::Value;
 
 use super::quantity;
 
-/// The path of the first field that is missing or differs; `None` if all is as delivered.
+/// The paths of the fields that are missing or differ; none if all is as delivered.
 #[must_use]
-pub fn difference(wanted: &Value, live: &Value) -> Option<String> {
-    let mut path = String::new();
-    differs(wanted, live, &mut path).then_some(path)
+pub fn differences(wanted: &Value, live: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    compare(wanted, live, &mut String::new(), &mut found);
+    found
 }
 
-fn differs(wanted: &Value, live: &Value, path: &mut String) -> bool {
-    match (wanted, live) {
+fn compare(wanted: &Value, live: &Value, path: &mut String, found: &mut Vec<String>) {
+    let differs = match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => {
             for (key, value) in wanted {
                 // Written by the server, or by nobody.
@@ -25,38 +26,35 @@ fn differs(wanted: &Value, live: &Value, path: &mut String) -> bool {
                     path.push('.');
                 }
                 path.push_str(key);
-                let differs = match live.get(key) {
-                    Some(live) => differs(value, live, path),
-                    None => !is_empty(value),
-                };
-                if differs {
-                    return true;
+                match live.get(key) {
+                    Some(live) => compare(value, live, path, found),
+                    None if is_empty(value) => {}
+                    None => found.push(path.clone()),
                 }
                 path.truncate(length);
             }
             false
         }
-        (Value::Array(wanted), Value::Array(live)) => {
-            if wanted.len() != live.len() {
-                return true;
-            }
+        (Value::Array(wanted), Value::Array(live)) if wanted.len() == live.len() => {
             for (index, (wanted, live)) in wanted.iter().zip(live).enumerate() {
                 let length = path.len();
                 path.push('[');
                 path.push_str(&index.to_string());
                 path.push(']');
-                if differs(wanted, live, path) {
-                    return true;
-                }
+                compare(wanted, live, path, found);
                 path.truncate(length);
             }
             false
         }
+        (Value::Array(_), Value::Array(_)) => true,
         (Value::Number(wanted), Value::Number(live)) => wanted.as_f64() != live.as_f64(),
         // Whole numbers may be quantities too: `cpu: 1` is stored as "1".
         (Value::Number(wanted), Value::String(live)) => !quantity::equal(&wanted.to_string(), live),
         (Value::String(wanted), Value::String(live)) => wanted != live && !quantity::equal(wanted, live),
         (wanted, live) => wanted != live && !(is_empty(wanted) && is_empty(live)),
+    };
+    if differs {
+        found.push(path.clone());
     }
 }
 
@@ -76,6 +74,17 @@ fn is_empty(value: &Value) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn difference(wanted: &Value, live: &Value) -> Option<String> {
+        differences(wanted, live).into_iter().next()
+    }
+
+    #[test]
+    fn one_difference_does_not_hide_another() {
+        let wanted = json!({"spec": {"a": 1, "b": [{"c": "x"}, {"c": "y"}]}});
+        let live = json!({"spec": {"a": 2, "b": [{"c": "x"}, {"c": "z"}]}});
+        assert_eq!(differences(&wanted, &live), ["spec.a", "spec.b[1].c"]);
+    }
 
     #[test]
     fn what_the_server_adds_is_no_drift() {

@@ -163,8 +163,10 @@ async fn compare(
         Some(_) if shared => Ok(None),
         Some(digest) if digest != values.digest() => Ok(Some(Delivery::Upgrade)),
         Some(_) => {
-            let drifted =
-                apply::drifted(client, &manifests, restricted, &context.normalised).await.map_err(Error::Cluster)?;
+            let uid = wanted.cluster.uid().unwrap_or_default();
+            let drifted = apply::drifted(client, &manifests, restricted, &uid, &context.normalised)
+                .await
+                .map_err(Error::Cluster)?;
             Ok((!drifted.is_empty()).then(|| Delivery::Repair(apply::describe(&drifted))))
         }
     }
