@@ -37,7 +37,7 @@ pub async fn remove(context: &Context) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(cluster = cluster.name_any(), %error, "failed to look for orphans"),
                 Err(_) => {
-                    tracing::warn!(cluster = cluster.name_any(), "looking for orphans took too long; goes on later")
+                    tracing::warn!(cluster = cluster.name_any(), "looking for orphans took too long; goes on later");
                 }
             }
         })
