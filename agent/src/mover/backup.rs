@@ -62,7 +62,8 @@ mod tests {
         };
         let backup = run(&repository, &work, source.path()).await.unwrap();
         assert_eq!((backup.files, backup.bytes, backup.skipped), (2, 7, 0));
-        let restore = super::super::restore::run(&repository, &backup.snapshot, target.path()).await.unwrap();
+        let restore =
+            super::super::restore::run(&repository, &backup.snapshot, "operation", target.path()).await.unwrap();
         assert_eq!((restore.verified_files, restore.verified_bytes, restore.failed), (2, 7, 0));
         assert_eq!(std::fs::read(target.path().join("var/data")).unwrap(), b"content");
     }

@@ -55,6 +55,15 @@ pub enum ClaimError {
         /// What was waited for.
         what: String,
     },
+    /// Kubernetes took a volume that was there before.
+    #[error(
+        "bound to an existing volume {volume}: it is kept as it is; bind it to a claim of its own or delete it, so that \
+         the storage class makes a new one"
+    )]
+    Existing {
+        /// The volume.
+        volume: String,
+    },
     /// A claim of the target's name came up meanwhile.
     #[error("claim {claim} exists by now and is bound to another volume: it was left alone; delete it to restore it")]
     Occupied {
@@ -126,6 +135,10 @@ pub async fn hand_over(
     let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
     let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
     let volume = retry::call(|| volumes.get(&name)).await.map_err(api(format!("get volume {name} of {temporary}")))?;
+    // What is marked may be thrown away when the hand-over is cut off, so nothing else is ever marked.
+    if !is_made_for(&volume, &claim) {
+        return Err(ClaimError::Existing { volume: name });
+    }
     mark(&volumes, running, &volume, &claim, &path).await?;
     retry::absent(retry::call(|| async { claims.delete(temporary, &DeleteParams::default()).await }).await)
         .map_err(api(format!("delete claim {temporary}")))?;
@@ -142,6 +155,16 @@ pub async fn hand_over(
     patch(&volumes, &name, &reference).await?;
     bind(context, target, &name, &path).await?;
     unmark(&volumes, &volume).await
+}
+
+/// Whether a volume was made for this claim. Kubernetes may also bind a volume that was there before, whose data is
+/// someone's; such a one is older than the claim. Times have whole seconds: of one that was there in the same second the
+/// mover sees that it is not empty.
+fn is_made_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    match (&volume.metadata.creation_timestamp, &claim.metadata.creation_timestamp) {
+        (Some(made), Some(asked)) => made.0 >= asked.0,
+        _ => false,
+    }
 }
 
 /// Marks a volume as in hand-over.
@@ -263,25 +286,35 @@ pub async fn settle(context: &Context, volume: &PersistentVolume) -> Result<(), 
     }
 }
 
-/// Throws away a temporary claim and the volume that was made for it, whatever its class does with volumes.
+/// Throws away a temporary claim and the volume that was made for it, whatever its class does with volumes. A volume that
+/// was there before is kept.
 pub async fn discard(context: &Context, claim: &PersistentVolumeClaim) -> Result<(), ClaimError> {
     let name = claim.name_any();
     let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
     let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
     if !volume.is_empty() && claim.annotations().get(ANNOTATION_ROLE).map(String::as_str) == Some(ROLE_TEMPORARY) {
         let found = retry::absent(retry::call(|| volumes.get(&volume)).await).map_err(api(format!("get {volume}")))?;
-        // Never a volume that plays another role: a twin's storage belongs to someone.
-        if let Some(found) = found
-            && found.annotations().contains_key(ANNOTATION_PROVISIONED)
-            && !found.annotations().contains_key(ANNOTATION_ROLE)
-        {
-            patch(&volumes, &volume, &json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}})).await?;
+        if let Some(policy) = found.and_then(|found| policy_of_discarded(&found, claim)) {
+            patch(&volumes, &volume, &json!({"spec": {"persistentVolumeReclaimPolicy": policy}})).await?;
         }
     }
     let claims = context.own::<PersistentVolumeClaim>();
     retry::absent(retry::call(|| async { claims.delete(&name, &DeleteParams::default()).await }).await)
         .map_err(api(format!("delete claim {name}")))?;
     Ok(())
+}
+
+/// The reclaim policy that a volume has to have when its temporary claim goes; `None`: the one that it has.
+fn policy_of_discarded(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
+    // Never a volume that plays another role: a twin's storage belongs to someone.
+    if volume.annotations().contains_key(ANNOTATION_ROLE) {
+        return None;
+    }
+    if !is_made_for(volume, claim) {
+        // It was there before, and must not go with a claim that took it by chance.
+        return (policy(volume) != "Retain").then_some("Retain");
+    }
+    volume.annotations().contains_key(ANNOTATION_PROVISIONED).then_some("Delete")
 }
 
 /// Throws away the temporary claim of this name, if it is there.
@@ -357,6 +390,30 @@ mod tests {
         assert_eq!(settlement(&volume, Some(&claim("pvc-1"))), Settlement::Finish);
         assert_eq!(settlement(&volume, Some(&claim("other"))), Settlement::Discard);
         assert_eq!(settlement(&volume, None), Settlement::Discard);
+    }
+
+    #[test]
+    fn a_volume_that_was_there_before_its_temporary_claim_is_kept() {
+        let volume = |made: &str, policy: &str| -> PersistentVolume {
+            serde_json::from_value(json!({
+                "metadata": {"name": "pv", "creationTimestamp": made, "annotations": {ANNOTATION_PROVISIONED: "csi"}},
+                "spec": {"persistentVolumeReclaimPolicy": policy},
+            }))
+            .unwrap()
+        };
+        let claim: PersistentVolumeClaim =
+            serde_json::from_value(json!({"metadata": {"creationTimestamp": "2026-01-01T12:00:00Z"}})).unwrap();
+        for (made, policy, expected) in [
+            ("2026-01-01T12:00:00Z", "Retain", Some("Delete")),
+            ("2026-01-01T12:00:03Z", "Delete", Some("Delete")),
+            ("2026-01-01T11:59:59Z", "Retain", None),
+            ("2026-01-01T11:59:59Z", "Delete", Some("Retain")),
+        ] {
+            assert_eq!(policy_of_discarded(&volume(made, policy), &claim), expected, "{made} {policy}");
+        }
+        let mut twin = volume("2026-01-01T12:00:03Z", "Retain");
+        twin.annotations_mut().insert(ANNOTATION_ROLE.to_owned(), super::super::twin::ROLE_TWIN.to_owned());
+        assert_eq!(policy_of_discarded(&twin, &claim), None);
     }
 
     #[test]

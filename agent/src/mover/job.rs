@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_restore_writes_and_runs_where_the_volume_is() {
-        let pod = built(Work::Restore { snapshot: "s".to_owned() });
+        let pod = built(Work::Restore { snapshot: "s".to_owned(), operation: "o".to_owned() });
         let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
         assert_eq!(mounts.iter().find(|mount| mount.name == "volume").unwrap().read_only, Some(false));
         let affinity = pod.affinity.unwrap().node_affinity.unwrap();

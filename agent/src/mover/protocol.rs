@@ -73,6 +73,8 @@ pub enum Work {
     Restore {
         /// The snapshot.
         snapshot: String,
+        /// UID of the operation: what an earlier pod of it began may be continued, nothing else.
+        operation: String,
     },
 }
 

@@ -44,6 +44,15 @@ pub enum MoveError {
     /// A snapshot's id is none.
     #[error("failed to understand the snapshot id {0:?}")]
     Snapshot(String),
+    /// The volume cannot be written.
+    #[error("failed to prepare the volume")]
+    Volume(#[source] std::io::Error),
+    /// The volume has files that this operation did not write.
+    #[error("the volume is not empty: it has {entry:?}, which this restore did not write; nothing was changed there")]
+    NotEmpty {
+        /// The first of them.
+        entry: String,
+    },
     /// The repository failed.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -102,9 +111,9 @@ async fn execute(command: &str) -> Result<Report, MoveError> {
             let repository = location.own_repository(&task.cluster_uid).await?;
             backup::run(&repository, &task.work, volume).await.map(Report::Backup)
         }
-        Work::Restore { snapshot } => {
+        Work::Restore { snapshot, operation } => {
             let repository = location.repository(&task.cluster_uid).await?;
-            restore::run(&repository, snapshot, volume).await.map(Report::Restore)
+            restore::run(&repository, snapshot, operation, volume).await.map(Report::Restore)
         }
     }
 }

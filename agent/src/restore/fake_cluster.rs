@@ -10,6 +10,9 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+/// When everything is made.
+const CREATED: &str = "2026-01-01T00:00:00Z";
+
 /// A small API server. All clones are the same.
 #[derive(Clone, Default)]
 pub struct FakeCluster {
@@ -23,6 +26,7 @@ struct State {
     refusals: Vec<Refused>,
     report: Value,
     version: u64,
+    volumes_since: Option<String>,
 }
 
 struct Refused {
@@ -73,6 +77,11 @@ impl FakeCluster {
         });
     }
 
+    /// Claims get volumes that were made then, and not when they ask.
+    pub fn volumes_were_made(&self, since: &str) {
+        self.state.lock().unwrap().volumes_since = Some(since.to_owned());
+    }
+
     /// What movers report from now on.
     pub fn movers_report(&self, report: Value) {
         self.state.lock().unwrap().report = report;
@@ -116,7 +125,7 @@ impl FakeCluster {
 }
 
 impl State {
-    fn create(&mut self, path: &str, object: Value) -> (u16, Value) {
+    fn create(&mut self, path: &str, mut object: Value) -> (u16, Value) {
         if let Some(refused) = self.refusals.iter_mut().find(|one| one.times > 0 && path.starts_with(&one.path)) {
             refused.times -= 1;
             return failure(refused.code, &refused.reason, &refused.message);
@@ -130,6 +139,7 @@ impl State {
         {
             return failure(404, "NotFound", "the namespace was not found");
         }
+        object["metadata"]["creationTimestamp"] = json!(CREATED);
         let (_, stored) = self.store(path, object);
         self.react(path, &stored);
         (201, stored)
@@ -142,11 +152,13 @@ impl State {
         if path.contains("/persistentvolumeclaims/") {
             if object["spec"]["volumeName"].is_null() {
                 let volume = format!("pv-{name}");
+                let since = self.volumes_since.clone().unwrap_or_else(|| CREATED.to_owned());
                 object["spec"]["volumeName"] = json!(volume);
                 let volume_path = format!("/api/v1/persistentvolumes/{volume}");
                 let made = json!({
                     "apiVersion": "v1", "kind": "PersistentVolume",
-                    "metadata": {"name": volume, "annotations": {"pv.kubernetes.io/provisioned-by": "fake"}},
+                    "metadata": {"name": volume, "creationTimestamp": since,
+                                 "annotations": {"pv.kubernetes.io/provisioned-by": "fake"}},
                     "spec": {"persistentVolumeReclaimPolicy": "Delete", "claimRef": {"name": name, "uid": "temporary"}},
                 });
                 self.store(&volume_path, made);

@@ -317,6 +317,23 @@ async fn a_claim_whose_data_the_backup_lacks_fails_and_holds_its_stateful_set_ba
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_volume_that_was_there_before_is_neither_handed_over_nor_thrown_away() {
+    let scene = Scene::new();
+    scene.cluster.volumes_were_made("2025-12-31T00:00:00Z");
+    let (report, ..) = scene.restore(json!({})).await.unwrap();
+    assert_eq!(action(&report, "persistentvolumeclaims/shop/data-db-0"), ReportAction::Failed);
+    let told = reason(&report, "persistentvolumeclaims/shop/data-db-0");
+    assert!(told.contains("bound to an existing volume pv-"), "{told}");
+    let patched = scene.cluster.requests(&Method::PATCH);
+    let volume = patched.iter().find(|path| path.contains("/persistentvolumes/")).unwrap();
+    let kept = scene.cluster.get(volume).unwrap();
+    assert_eq!(kept["spec"]["persistentVolumeReclaimPolicy"], "Retain");
+    assert_eq!(kept["metadata"].get("labels"), None, "no sweep finds it");
+    let removed = scene.cluster.requests(&Method::DELETE);
+    assert!(removed.iter().any(|path| path.contains("shoot-backup/persistentvolumeclaims/")), "{removed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn data_whose_claim_the_backup_lacks_is_a_failure() {
     let mut scene = Scene::new();
     let lost = VolumeEntry { claim: "data-db-1".to_owned(), ..scene.manifest.volumes[0].clone() };

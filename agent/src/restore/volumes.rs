@@ -181,7 +181,7 @@ impl Volumes<'_> {
         let task = Task {
             target: self.target.clone(),
             cluster_uid: self.cluster_uid.clone(),
-            work: MoverWork::Restore { snapshot: entry.snapshot.clone() },
+            work: MoverWork::Restore { snapshot: entry.snapshot.clone(), operation: work.running.uid().to_owned() },
         };
         let mover = MoverJob { name, claim: name, node: None, task: &task };
         let report = match Box::pin(job::run(self.context, work.running, mover)).await? {
