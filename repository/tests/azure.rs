@@ -88,6 +88,26 @@ async fn a_create_whose_answer_was_lost_but_that_another_overtook_has_not_worked
 }
 
 #[tokio::test]
+async fn a_create_that_a_write_once_policy_refuses_has_met_what_is_there() {
+    const REFUSED: Fault = Fault::Status(409, "BlobImmutableDueToPolicy");
+    let service = Service::start().await;
+    let store = service.store();
+    service.fail("put", [Fault::LoseAnswer, REFUSED]);
+    store.create("x", "content".into()).await.unwrap();
+    service.fail("put", [REFUSED]);
+    let error = store.create("x", "content".into()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::AlreadyExists);
+    service.fail("put", [Fault::LoseAnswer, REFUSED]);
+    service.state.blobs.lock().unwrap().insert("team/a/y".to_owned(), "another's".into());
+    let error = store.create("y", "content".into()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::AlreadyExists);
+    // Where nothing is, the policy refuses the creation itself.
+    service.fail("put", [REFUSED]);
+    let error = store.create("z", "content".into()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Immutable);
+}
+
+#[tokio::test]
 async fn what_will_not_change_is_not_tried_again() {
     let service = Service::start().await;
     service.fail("put", [Fault::Status(403, "AuthorizationPermissionMismatch")]);

@@ -226,8 +226,17 @@ impl AzureStore {
         match created {
             // An earlier try may have made it before its answer was lost: then what is there is ours.
             Err(error) if error.kind() == StoreErrorKind::AlreadyExists && error.is_ambiguous() => {
-                if self.read(path).await? == data { Ok(()) } else { Err(error) }
+                if self.get(patience, path, None).await? == data { Ok(()) } else { Err(error) }
             }
+            // A write-once policy may be looked at before the condition. If the blob is there, that was the answer.
+            Err(error) if error.kind() == StoreErrorKind::Immutable => match self.get(patience, path, None).await {
+                Ok(there) if error.is_ambiguous() && there == data => Ok(()),
+                Ok(_) => {
+                    let exists = format!("failed to create {path}: it is there already, and is write-once");
+                    Err(StoreError::new(StoreErrorKind::AlreadyExists, exists).with_source(error))
+                }
+                Err(_) => Err(error),
+            },
             result => result,
         }
     }
