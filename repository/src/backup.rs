@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::io::AsyncReadExt;
+
 use crate::blob::BlobKind;
 use crate::content::{self, Content, ContentError};
 use crate::error::RepositoryError;
@@ -277,6 +279,8 @@ impl Walk<'_> {
         loop {
             let before = bytes.load(Ordering::Relaxed);
             let reader = tokio::fs::File::from_std(file.try_clone().map_err(ContentError::Source)?);
+            // No more than there was at first: a file that grows faster than it goes up would never end.
+            let reader = reader.take(stamp.size);
             let content = content::save(self.writer.packer(), reader, &|length| {
                 let bytes = bytes.fetch_add(length, Ordering::Relaxed) + length;
                 progress(Progress { bytes, ..done });
@@ -291,7 +295,7 @@ impl Walk<'_> {
             .await
             .map_err(joined)?
             .map_err(ContentError::Source)?;
-            let changed = now != stamp;
+            let changed = now != stamp || content.size != stamp.size;
             if !changed || again {
                 return Ok((content, changed));
             }
@@ -307,3 +311,39 @@ impl Walk<'_> {
 }
 
 const CHANGED: &str = "it changed while it was read; the backup has a copy that may be of no single moment";
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::MemoryStore;
+
+    #[tokio::test]
+    async fn a_file_that_grows_faster_than_it_is_read_ends_and_is_told() {
+        const GROWTH: usize = 300 * 1024;
+        let repository = Repository::open_or_init(Arc::new(MemoryStore::new()), "password").await.unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("log");
+        std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let log = std::fs::File::options().append(true).open(&path).unwrap();
+        let calls = AtomicU64::new(0);
+        let grow = |_: Progress| {
+            // More with each read than a read takes, up to what would be a clear failure.
+            if calls.fetch_add(1, Ordering::Relaxed) < 200 {
+                (&log).write_all(&vec![1; GROWTH]).unwrap();
+            }
+        };
+        let info = SnapshotInfo {
+            hostname: "alpha".to_owned(),
+            paths: Vec::new(),
+            tags: Vec::new(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let done = backup_directory(&repository, root.path(), info, BackupOptions::default(), &grow).await.unwrap();
+        assert_eq!((done.summary.files, done.skipped.count), (1, 1));
+        assert_eq!(done.skipped.first[0].reason, CHANGED);
+        // Two reads: one of 1 MiB, one of what there was after it.
+        assert!(done.summary.bytes < 8 << 20, "{}", done.summary.bytes);
+    }
+}

@@ -46,7 +46,7 @@ pub(crate) enum Entry {
 /// What changes when a file's content does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    size: u64,
+    pub(crate) size: u64,
     mtime: Timestamp,
     ctime: Timestamp,
     inode: u64,
