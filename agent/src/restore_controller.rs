@@ -23,11 +23,6 @@ impl AgentOperation for Restore {
         &self.spec.timeout
     }
 
-    /// A partially failed restore may be tried again: what is there is left alone.
-    fn may_retry(phase: OperationPhase) -> bool {
-        matches!(phase, OperationPhase::Failed | OperationPhase::Cancelled | OperationPhase::PartiallyFailed)
-    }
-
     async fn execute(context: &Context, restore: &Self, running: &Running) -> Result<Outcome<RestoreResult>, Failure> {
         running.step("Preparation");
         let result = restore::run(context, restore, running).await?;

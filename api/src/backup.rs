@@ -157,6 +157,11 @@ impl Operation for Backup {
     fn phase(&self) -> OperationPhase {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
     }
+
+    /// One with a manifest is there, whole or not: nothing is ever overwritten, so it takes a new `Backup`.
+    fn may_retry(phase: OperationPhase) -> bool {
+        matches!(phase, OperationPhase::Failed | OperationPhase::Cancelled)
+    }
 }
 
 #[cfg(test)]

@@ -132,6 +132,8 @@ pub trait Operation {
     fn cluster(&self) -> &str;
     /// Where it stands.
     fn phase(&self) -> OperationPhase;
+    /// Whether one that ended like this can be begun again.
+    fn may_retry(phase: OperationPhase) -> bool;
 }
 
 #[cfg(test)]

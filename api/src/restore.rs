@@ -171,6 +171,11 @@ impl Operation for Restore {
     fn phase(&self) -> OperationPhase {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
     }
+
+    /// What is there already is left alone, so a restore can go on with what failed.
+    fn may_retry(phase: OperationPhase) -> bool {
+        matches!(phase, OperationPhase::Failed | OperationPhase::Cancelled | OperationPhase::PartiallyFailed)
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use shoot_backup_api::Backup;
 use shoot_backup_api::backup::{BackupResult, VolumePolicy};
 use shoot_backup_api::manifest::{BackupManifest, ObjectsEntry, paths};
 use shoot_backup_api::resource_filter::ResourceFilter;
-use shoot_backup_api::{Backup, OperationPhase};
 use shoot_backup_repository::{Repository, SnapshotInfo};
 use tokio_util::sync::CancellationToken;
 
@@ -32,11 +32,6 @@ impl AgentOperation for Backup {
 
     fn timeout(&self) -> &str {
         &self.spec.timeout
-    }
-
-    /// A partially failed backup has its manifest, which is never overwritten: another one takes another `Backup`.
-    fn may_retry(phase: OperationPhase) -> bool {
-        matches!(phase, OperationPhase::Failed | OperationPhase::Cancelled)
     }
 
     /// 1. Check the spec against the cluster, open the location. If the manifest is there, an attempt before this one got
@@ -199,6 +194,7 @@ mod tests {
     use super::*;
     use crate::mover::protocol::Target;
     use serde_json::json;
+    use shoot_backup_api::OperationPhase;
     use shoot_backup_repository::MemoryStore;
 
     fn manifest(skipped: bool) -> BackupManifest {

@@ -15,8 +15,8 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoot_backup_api::OperationPhase;
 use shoot_backup_api::duration;
+use shoot_backup_api::{Operation, OperationPhase};
 use tokio_util::sync::CancellationToken;
 
 use super::decision::{Decision, Observed, decide};
@@ -47,7 +47,8 @@ pub struct Outcome<R> {
 
 /// A kind of operation that the agent works on.
 pub trait AgentOperation:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    Operation
+    + Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
     + DeserializeOwned
@@ -63,9 +64,6 @@ pub trait AgentOperation:
 
     /// `spec.timeout`.
     fn timeout(&self) -> &str;
-
-    /// Whether an operation that ended like this may be tried again.
-    fn may_retry(phase: OperationPhase) -> bool;
 
     /// Does the work. It is dropped at any wait when the operation is cancelled or its deadline is over: each step can
     /// be repeated, and what it leaves in the cluster carries the label `operation-uid`.

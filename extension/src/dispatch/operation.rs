@@ -305,7 +305,7 @@ where
     async fn pass_on(&self, client: &Client, found: &K, requested: Requested) -> Result<Action, Error> {
         let may = match requested {
             Requested::Cancel => !found.phase().is_final(),
-            Requested::Retry => found.phase().is_final() && found.phase() != OperationPhase::Completed,
+            Requested::Retry => K::may_retry(found.phase()),
             Requested::Validate | Requested::Discover => false,
         };
         if may {
@@ -316,7 +316,7 @@ where
                 self.write(&merge::again(&base, self.generation(), self.now)).await?;
             }
         } else {
-            let message = format!("{} is not possible: it is {}", requested.as_str(), found.phase());
+            let message = format!("{} is not possible: it is {}; create another", requested.as_str(), found.phase());
             self.context.events.warning(self.object, "RequestIgnored", &message).await;
         }
         mirror::taken_up(&self.context.garden, self.object).await.map_err(Error::Garden)?;
