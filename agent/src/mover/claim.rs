@@ -35,6 +35,8 @@ const ANNOTATION_POLICY: &str = "shootbackup.extensions.gardener.cloud/reclaim-p
 const ANNOTATION_TEMPORARY_UID: &str = "shootbackup.extensions.gardener.cloud/temporary-claim-uid";
 /// Kubernetes' annotation of volumes that a provisioner made: only these are ever thrown away.
 const ANNOTATION_PROVISIONED: &str = "pv.kubernetes.io/provisioned-by";
+/// How often a volume is looked at that others change while it is settled.
+const SETTLE_TRIES: usize = 5;
 /// How long a controller of Kubernetes may take for one step.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -256,8 +258,29 @@ pub fn settlement(volume: &PersistentVolume, target: Option<&PersistentVolumeCla
     if volume.annotations().contains_key(ANNOTATION_PROVISIONED) { Settlement::Discard } else { Settlement::Leave }
 }
 
-/// Settles a volume whose hand-over was cut off.
+/// Settles a volume whose hand-over was cut off. When it changes meanwhile it is looked at again: what was decided may no
+/// longer be right.
 pub async fn settle(context: &Context, volume: &PersistentVolume) -> Result<(), ClaimError> {
+    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+    let name = volume.name_any();
+    let mut volume = volume.clone();
+    for _ in 1..SETTLE_TRIES {
+        match settle_as_seen(context, &volumes, &volume).await {
+            Err(ClaimError::Api { source: kube::Error::Api(status), .. }) if status.is_conflict() => {}
+            result => return result,
+        }
+        let found = retry::absent(retry::call(|| volumes.get(&name)).await).map_err(api(format!("get {name}")))?;
+        let Some(found) = found else { return Ok(()) };
+        volume = found;
+    }
+    settle_as_seen(context, &volumes, &volume).await
+}
+
+async fn settle_as_seen(
+    context: &Context,
+    volumes: &Api<PersistentVolume>,
+    volume: &PersistentVolume,
+) -> Result<(), ClaimError> {
     let path = volume.annotations().get(ANNOTATION_TARGET).cloned().unwrap_or_default();
     let (namespace, name) = path.split_once('/').unwrap_or_default();
     let target = if name.is_empty() {
@@ -266,24 +289,27 @@ pub async fn settle(context: &Context, volume: &PersistentVolume) -> Result<(), 
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
         retry::absent(retry::call(|| claims.get(name)).await).map_err(api(format!("get claim {path}")))?
     };
-    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
     match settlement(volume, target.as_ref()) {
         Settlement::Leave => Ok(()),
-        Settlement::Finish => unmark(&volumes, volume).await,
-        Settlement::Discard => {
-            // A claimRef with the UID of a claim that is gone makes the volume Released, and only released volumes are
-            // removed by their provisioner.
-            let uid = volume.annotations().get(ANNOTATION_TEMPORARY_UID);
-            let change = unmarked(&json!({
-                "persistentVolumeReclaimPolicy": "Delete",
-                "claimRef": {
-                    "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": context.pod.namespace,
-                    "name": "discarded", "uid": uid, "resourceVersion": null,
-                },
-            }));
-            patch(&volumes, &volume.name_any(), &change).await
-        }
+        Settlement::Finish => unmark(volumes, volume).await,
+        Settlement::Discard => patch(volumes, &volume.name_any(), &discarded(volume, &context.pod.namespace)).await,
     }
+}
+
+/// What makes the provisioner remove a volume, refused if the volume is no longer as it was seen.
+fn discarded(volume: &PersistentVolume, namespace: &str) -> serde_json::Value {
+    // A claimRef with the UID of a claim that is gone makes the volume Released, and only released volumes are removed by
+    // their provisioner.
+    let uid = volume.annotations().get(ANNOTATION_TEMPORARY_UID);
+    let mut change = unmarked(&json!({
+        "persistentVolumeReclaimPolicy": "Delete",
+        "claimRef": {
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": "discarded", "uid": uid,
+            "resourceVersion": null,
+        },
+    }));
+    change["metadata"]["resourceVersion"] = json!(volume.resource_version());
+    change
 }
 
 /// Throws away a temporary claim and the volume that was made for it, whatever its class does with volumes. A volume that
@@ -390,6 +416,16 @@ mod tests {
         assert_eq!(settlement(&volume, Some(&claim("pvc-1"))), Settlement::Finish);
         assert_eq!(settlement(&volume, Some(&claim("other"))), Settlement::Discard);
         assert_eq!(settlement(&volume, None), Settlement::Discard);
+    }
+
+    #[test]
+    fn a_volume_is_thrown_away_only_as_it_was_seen() {
+        let mut seen = volume(ROLE_HANDOVER, true);
+        seen.metadata.resource_version = Some("7".to_owned());
+        let change = discarded(&seen, "shoot-backup");
+        assert_eq!(change["metadata"]["resourceVersion"], "7");
+        assert_eq!(change["metadata"]["labels"][names::LABEL_OPERATION_UID], json!(null));
+        assert_eq!(change["spec"]["claimRef"]["name"], "discarded");
     }
 
     #[test]

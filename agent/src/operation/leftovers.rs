@@ -116,10 +116,10 @@ async fn sweep_once(context: &Context) -> Result<(), LeftoverError> {
         .chain(restores.iter().filter(|restore| !restore.phase().is_final()).filter_map(ResourceExt::uid))
         .collect();
     for uid in found.difference(&active) {
-        if !context.registry.is_running(uid) {
-            tracing::info!(uid, "removing what an operation left that is no more");
-            remove(context, uid).await?;
-        }
+        // Held meanwhile, so that a retry waits: what it makes is not what it left.
+        let Some(_held) = context.registry.hold(uid) else { continue };
+        tracing::info!(uid, "removing what an operation left that is no more");
+        remove(context, uid).await?;
     }
     Ok(())
 }

@@ -8,6 +8,9 @@ use tokio_util::sync::CancellationToken;
 /// Operations of one kind that run at once. More would compete for the same network and memory.
 pub const MAX_RUNNING: usize = 2;
 
+/// What holds an operation whose leftovers are removed. It takes no place of any kind.
+const SWEEP: &str = "sweep";
+
 /// Which operations run. Cheap to clone; all clones are the same registry.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
@@ -29,7 +32,7 @@ pub struct Place {
 }
 
 impl Registry {
-    /// Takes a place; `None` if all places of this kind are taken or the operation runs already.
+    /// Takes a place; `None` if all places of this kind are taken, or the operation runs already or is held.
     #[must_use]
     pub fn take(&self, kind: &'static str, uid: &str) -> Option<Place> {
         let mut running = self.running();
@@ -37,15 +40,28 @@ impl Registry {
         if taken >= MAX_RUNNING || running.contains_key(uid) {
             return None;
         }
-        let cancel = CancellationToken::new();
-        running.insert(uid.to_owned(), Entry { kind, cancel: cancel.clone() });
-        Some(Place { registry: self.clone(), uid: uid.to_owned(), cancel })
+        Some(self.insert(&mut running, kind, uid))
     }
 
-    /// Whether an operation runs in this process.
+    /// Holds an operation that does not run, so that it does not begin either while its leftovers are removed; `None` if
+    /// it runs.
+    #[must_use]
+    pub fn hold(&self, uid: &str) -> Option<Place> {
+        let mut running = self.running();
+        (!running.contains_key(uid)).then(|| self.insert(&mut running, SWEEP, uid))
+    }
+
+    fn insert(&self, running: &mut HashMap<String, Entry>, kind: &'static str, uid: &str) -> Place {
+        let cancel = CancellationToken::new();
+        running.insert(uid.to_owned(), Entry { kind, cancel: cancel.clone() });
+        Place { registry: self.clone(), uid: uid.to_owned(), cancel }
+    }
+
+    /// Whether an operation runs in this process. One that is only held does not: a request for it waits, and is not
+    /// taken for one of an operation that runs.
     #[must_use]
     pub fn is_running(&self, uid: &str) -> bool {
-        self.running().contains_key(uid)
+        self.running().get(uid).is_some_and(|entry| entry.kind != SWEEP)
     }
 
     /// Tells a running operation to stop.
@@ -94,6 +110,20 @@ mod tests {
         assert!(registry.take("Restore", "4").is_some());
         drop(first);
         assert!(registry.take("Backup", "3").is_some());
+    }
+
+    #[test]
+    fn an_operation_does_not_begin_while_its_leftovers_are_removed() {
+        let registry = Registry::default();
+        let held = registry.hold("1").unwrap();
+        assert!(registry.take("Backup", "1").is_none());
+        assert!(!registry.is_running("1"));
+        // Others are not kept waiting.
+        let two = registry.take("Backup", "2").unwrap();
+        let _three = registry.take("Backup", "3").unwrap();
+        assert!(registry.hold("2").is_none());
+        drop((held, two));
+        assert!(registry.take("Backup", "1").is_some());
     }
 
     #[test]
