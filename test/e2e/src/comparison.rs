@@ -145,6 +145,16 @@ fn strip_token_volume(spec: &mut Map<String, Value>) {
     }
 }
 
+/// The objects as a restore with a mapped storage class makes them.
+#[must_use]
+pub fn with_storage_class(objects: &Objects, class: &str) -> Objects {
+    let mut objects = objects.clone();
+    for (_, claim) in objects.iter_mut().filter(|(key, _)| key.starts_with("PersistentVolumeClaim.")) {
+        claim["spec"]["storageClassName"] = Value::String(class.to_owned());
+    }
+    objects
+}
+
 /// What differs, one line each, at most 40; empty when nothing does.
 #[must_use]
 pub fn differences(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> Vec<String> {

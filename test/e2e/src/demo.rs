@@ -13,7 +13,7 @@ use shoot_backup_azure_emulator::{AdminClient, FederatedCredential, Role};
 use shoot_backup_landscape::{Cluster, Console, Landscape, PROJECT_NAMESPACE};
 
 use crate::application::{CLAIMS, SHOP, Shop};
-use crate::comparison::{Objects, differences, file_differences};
+use crate::comparison::{Objects, differences, file_differences, with_storage_class};
 use crate::files;
 use crate::kubectl::Kubectl;
 use crate::oracle::RepositoryCopy;
@@ -187,12 +187,7 @@ impl Demo {
     }
 
     async fn prove(&self, shop: &Shop, before: &Before, mapped: bool) -> Result<()> {
-        let mut expected = before.objects.clone();
-        if mapped {
-            for (_, claim) in expected.iter_mut().filter(|(key, _)| key.starts_with("PersistentVolumeClaim.")) {
-                claim["spec"]["storageClassName"] = json!("fast");
-            }
-        }
+        let expected = if mapped { with_storage_class(&before.objects, "fast") } else { before.objects.clone() };
         let mut lines = differences(&expected, &shop.objects().await?);
         let mut count = 0;
         for (claim, files) in CLAIMS.iter().zip(&before.files) {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use shoot_backup_api::{Backup, Restore};
 use shoot_backup_e2e::application::{CLAIMS, Shop};
-use shoot_backup_e2e::comparison::{Objects, differences, file_differences};
+use shoot_backup_e2e::comparison::{Objects, differences, file_differences, with_storage_class};
 use shoot_backup_e2e::oracle::RepositoryCopy;
 use shoot_backup_landscape::Cluster;
 
@@ -47,7 +47,7 @@ fn an_application_is_destroyed_and_restored_equal_here_and_in_another_cluster() 
         world.project.restore_completed("copy").await?;
         copy.wait_until_running().await?;
         let found = copy.objects().await?;
-        let moved = mapped_storage_class(&objects);
+        let moved = with_storage_class(&objects, "fast");
         let lines = differences(&moved, &found);
         ensure!(lines.is_empty(), "the copy differs:\n{}", lines.join("\n"));
         for (claim, files) in CLAIMS.iter().zip(&files) {
@@ -135,17 +135,6 @@ async fn same(world: &World, shop: &Shop, objects: &Objects, files: &[Files]) ->
         ensure!(lines.is_empty(), "restored files of claim {claim} differ:\n{}", lines.join("\n"));
     }
     Ok(())
-}
-
-/// The claims as a restore with a mapped storage class makes them.
-fn mapped_storage_class(objects: &Objects) -> Objects {
-    let mut objects = objects.clone();
-    for (key, object) in &mut objects {
-        if key.starts_with("PersistentVolumeClaim.") {
-            object["spec"]["storageClassName"] = json!("fast");
-        }
-    }
-    objects
 }
 
 /// Stock restic checks all data of the backup's repository and restores a volume with these files.

@@ -53,11 +53,6 @@ async fn nothing_is_left(world: &World, cluster: Cluster) -> Result<()> {
     .await
 }
 
-async fn files(world: &World, namespace: &str) -> Result<std::collections::BTreeMap<String, String>> {
-    let shop = shoot_backup_e2e::application::Shop::new(&world.landscape, Cluster::Alpha, namespace);
-    shop.files(&world.landscape, "data").await
-}
-
 /// Whose container is killed: cluster, namespace and application.
 type Victim<'a> = (Cluster, &'a str, &'a str);
 
@@ -67,7 +62,7 @@ async fn survives(world: &World, name: &str, (cluster, namespace, app): Victim<'
     let selector = format!("app.kubernetes.io/name={app}");
     world.location(name, &["alpha"]).await?;
     world.small_application(Cluster::Alpha, name).await?;
-    let before = files(world, name).await?;
+    let before = world.files(name).await?;
     slow(world, Operation::PutBlob, name).await?;
     world.project.back_up(name, "alpha", name, &[name]).await?;
     backup_runs(world, name).await?;
@@ -80,7 +75,7 @@ async fn survives(world: &World, name: &str, (cluster, namespace, app): Victim<'
     restore_runs(world, name).await?;
     world.landscape.kill_container(cluster, namespace, &selector).await?;
     world.project.restore_completed(name).await?;
-    ensure!(files(world, name).await? == before, "restored files differ");
+    ensure!(world.files(name).await? == before, "restored files differ");
     world.delete_namespace(Cluster::Alpha, name).await?;
     Ok(backup.status.context("no status")?.attempts)
 }

@@ -45,11 +45,6 @@ async fn hits(world: &World, location: &str) -> Result<BTreeMap<String, u64>> {
     Ok(hits)
 }
 
-async fn files(world: &World, namespace: &str) -> Result<BTreeMap<String, String>> {
-    let shop = shoot_backup_e2e::application::Shop::new(&world.landscape, Cluster::Alpha, namespace);
-    shop.files(&world.landscape, "data").await
-}
-
 #[test]
 fn a_backup_and_a_restore_end_correctly_with_faults_on_every_verb() {
     test(|world| async {
@@ -57,7 +52,7 @@ fn a_backup_and_a_restore_end_correctly_with_faults_on_every_verb() {
         let name = "stumbling";
         world.location(name, &["alpha"]).await?;
         world.small_application(Cluster::Alpha, name).await?;
-        let before = files(world, name).await?;
+        let before = world.files(name).await?;
         for operation in [Operation::PutBlob, Operation::GetBlob, Operation::ListBlobs, Operation::GetBlobProperties] {
             stumble(world, operation, name).await?;
         }
@@ -74,7 +69,7 @@ fn a_backup_and_a_restore_end_correctly_with_faults_on_every_verb() {
         let after_restore = hits(world, name).await?;
         ensure!(after_restore["GetBlob"] > after_backup["GetBlob"], "downloads were not hit: {after_restore:?}");
         ensure!(after_restore["ListBlobs"] >= 1, "listings were not hit: {after_restore:?}");
-        ensure!(files(world, name).await? == before, "restored files differ");
+        ensure!(world.files(name).await? == before, "restored files differ");
         world.delete_namespace(Cluster::Alpha, name).await
     });
 }

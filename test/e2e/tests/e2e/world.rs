@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use shoot_backup_api::{ApplicationClusterPhase, BackupLocation};
 use shoot_backup_azure_emulator::{AdminClient, FederatedCredential, Role};
+use shoot_backup_e2e::application::Shop;
 use shoot_backup_e2e::kubectl::Kubectl;
 use shoot_backup_e2e::product;
 use shoot_backup_e2e::requests::{Project, location_spec, needed_credential};
@@ -151,6 +152,11 @@ impl World {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         kubectl.apply(&list.to_string()).await?;
         kubectl.run(&["wait", "-n", namespace, "pod/writer", "--for=condition=Ready", "--timeout=120s"]).await.map(drop)
+    }
+
+    /// The facts about the files of alpha's small application in a namespace.
+    pub async fn files(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
+        Shop::new(&self.landscape, Cluster::Alpha, namespace).files(&self.landscape, "data").await
     }
 
     /// Deletes a namespace and waits until it is gone.
